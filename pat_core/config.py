@@ -1,0 +1,70 @@
+"""Every knob of the program: its default, its unit, where it comes from. The only reader of the environment.
+
+``Config`` is built once, by ``app.py`` or a ``main()``, and taken apart there: functions take the values they need, never a Config.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ENGINES = ("auto", "openvino", "transformers", "server")
+QUANTS = ("", "nf4", "int8")
+DEMO_CORPUS = Path(__file__).resolve().parent.parent / "assets" / "demo_corpus.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings with the environment variable each one is read from."""
+
+    home: Path  # PAT_HOME: weights, indexes, caches, the database; never in the repository
+    model: str = "embedded"  # PAT_MODEL: embedded | hub id | local folder | file.gguf
+    engine: str = "auto"  # PAT_ENGINE: auto | openvino | transformers | server
+    quant: str = ""  # PAT_QUANT: '' | nf4 | int8, through bitsandbytes, CUDA only
+    device: str = ""  # PAT_DEVICE: '' = cuda where present, else cpu
+    llm_url: str = ""  # PAT_LLM_URL: an OpenAI-compatible server, for example http://127.0.0.1:8000/v1
+    llm_key: str = ""  # PAT_LLM_KEY: its bearer token
+    embedder: str = "embedded"  # PAT_EMBEDDER: embedded | hub id | local folder
+    style_encoder: str = ""  # PAT_STYLE_ENCODER: '' = stylometry alone | hub id | local folder
+    threads: int = 2  # PAT_THREADS: CPU threads of the language model and of torch
+
+
+def load_config(env: Mapping[str, str] = os.environ) -> Config:
+    """The settings named in ``env``; raises ValueError naming a bad value, the accepted ones and what to do."""
+    home = Path(env.get("PAT_HOME") or Path.home() / ".cache" / "pat-workbench").expanduser()
+    config = Config(
+        home=home,
+        model=env.get("PAT_MODEL", "").strip() or "embedded",
+        engine=env.get("PAT_ENGINE", "").strip().lower() or "auto",
+        quant=env.get("PAT_QUANT", "").strip().lower(),
+        device=env.get("PAT_DEVICE", "").strip().lower(),
+        llm_url=env.get("PAT_LLM_URL", "").strip().rstrip("/"),
+        llm_key=env.get("PAT_LLM_KEY", "").strip(),
+        embedder=env.get("PAT_EMBEDDER", "").strip() or "embedded",
+        style_encoder=env.get("PAT_STYLE_ENCODER", "").strip(),
+        threads=_threads(env.get("PAT_THREADS", "")),
+    )
+    _check_choice("PAT_ENGINE", config.engine, ENGINES)
+    _check_choice("PAT_QUANT", config.quant, QUANTS)
+    if config.engine == "server" and not config.llm_url:
+        raise ValueError("PAT_ENGINE=server needs PAT_LLM_URL, for example PAT_LLM_URL=http://127.0.0.1:8000/v1")
+    if config.llm_url and not config.llm_url.startswith(("http://", "https://")):
+        raise ValueError(f"PAT_LLM_URL must begin with http:// or https://, not {config.llm_url!r}")
+    return config
+
+
+def _check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        shown = ", ".join(repr(a) for a in accepted)
+        raise ValueError(f"{name}={value!r} is not known; use one of {shown}")
+
+
+def _threads(value: str) -> int:
+    """Threads to use: the value given, else the cores this process may run on, at most 8 (more do not help a 135M model)."""
+    if not value.strip():
+        return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    if not value.strip().isdigit() or int(value) < 1:
+        raise ValueError(f"PAT_THREADS={value!r} must be a whole number of at least 1")
+    return int(value)
