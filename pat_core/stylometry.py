@@ -96,7 +96,7 @@ def sentences_of(text: str) -> list[str]:
     return [s for s in _SENTENCE_END.split(text) if s and _WORD.search(s)]
 
 
-def _measure(text: str) -> dict[str, float]:
+def measure(text: str) -> dict[str, float]:
     raw_words = _WORD.findall(text)
     words = [w.lower().replace("\u2019", "'") for w in raw_words]
     sentences = sentences_of(text)

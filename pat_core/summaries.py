@@ -1,0 +1,95 @@
+"""The summary that given facts imply: what the warm start teaches the agents to write, and an oracle for faithfulness.
+
+A small model cannot find a style in texts by itself, but the right summary can be computed from the cues and points that stand in its
+prompt; from the second round on also from what the draft misses. Nothing here is ever shown in place of a model's own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pat_core.cues import holds
+from pat_core.metrics import n_words
+from pat_core.points import Points
+from pat_core.prompts import LABELS, StyleFacts, TopicFacts
+from pat_core.stylometry import words_of
+from pat_core.types import Query
+
+
+def style_summary(facts: StyleFacts, draft: str = "") -> str:
+    """Three lines on how the person would write; with a ``draft``, the guidance says what it gets wrong."""
+    says = f", and says: {'; '.join(facts.statements)}" if facts.statements else ""
+    return _lines(
+        f"Similar writers use {listed(facts.cues)}.",
+        f"This person sounds {listed(facts.tone)}{says}.",
+        f"Write {facts.cues[0]} with {listed(facts.cues[1:])}." + _style_correction(facts, draft),
+    )
+
+
+def topic_summary(query: Query, facts: TopicFacts, draft: str = "") -> str:
+    """Three lines on what there is to say; with a ``draft``, the guidance says what it leaves out."""
+    p = facts.points
+    evidence = f"Reviewers mention {_things(p.mentioned)}." if p.mentioned else "No reviewer names anything in particular."
+    return _lines(evidence, _consensus(p), _topic_guidance(p, query.rating) + _topic_correction(p, draft))
+
+
+def listed(phrases: Sequence[str]) -> str:
+    """'a, b and c'; 'nothing in particular' for none."""
+    if len(phrases) < 2:
+        return phrases[0] if phrases else "nothing in particular"
+    return ", ".join(phrases[:-1]) + " and " + phrases[-1]
+
+
+def _things(phrases: Sequence[str]) -> str:
+    return listed([f"the {p}" for p in phrases])
+
+
+def _lines(*texts: str) -> str:
+    return "\n".join(f"{label}: {text}" for label, text in zip(LABELS, texts, strict=True))
+
+
+def _style_correction(facts: StyleFacts, draft: str) -> str:
+    if not draft:
+        return ""
+    length, *others = facts.cues
+    wrong = [c for c in others if holds(c, [draft]) is False][:2]
+    parts = []
+    if holds(length, [draft]) is False:
+        parts.append(f"The draft is too {'long' if n_words(draft) > int(length.split()[1]) else 'short'}.")
+    if wrong:
+        parts.append(f"The draft lacks {listed(wrong)}.")
+    return " " + (" ".join(parts) or "The draft fits.")
+
+
+def _consensus(p: Points) -> str:
+    if p.liked and p.disliked:
+        return f"They like {_things(p.liked[:2])}, and dislike {_things(p.disliked[:2])}."
+    if p.liked or p.disliked:
+        return f"They {'like' if p.liked else 'dislike'} {_things((p.liked or p.disliked)[:3])}."
+    if p.disputed:
+        return "They disagree with each other."
+    return "They agree with each other." if p.n_reviews > 1 else "One voice is all there is."
+
+
+def _topic_guidance(p: Points, rating: float | None) -> str:
+    praise, blame = p.liked[:2], p.disliked[:2]
+    rest = tuple(m for m in p.mentioned if m not in (*praise, *blame))
+    if rating is not None and rating >= 4:
+        main = f"Praise {_things(praise or rest[:2])}."
+        left = blame if praise else rest[2:]
+    elif rating is not None and rating <= 2:
+        main = f"Complain about {_things(blame or rest[:2])}."
+        left = praise if blame else rest[2:]
+    elif praise and blame:
+        main, left = f"Weigh {_things(praise)} against {_things(blame)}.", rest[:1]
+    else:
+        main, left = f"Mention {_things((*praise, *blame, *rest)[:3])}.", ()
+    return main + (f" Mention {_things(left[:2])}." if left and rating is not None else "")
+
+
+def _topic_correction(p: Points, draft: str) -> str:
+    if not draft:
+        return ""
+    said = set(words_of(draft))
+    missing = [m for m in p.mentioned[:4] if said.isdisjoint({*m.split(), *(w + "s" for w in m.split())})]
+    return f" The draft leaves out {_things(missing[:2])}." if missing else " The draft covers it."

@@ -1,0 +1,156 @@
+"""Training the adapters of the agents and the generator with TRL and PEFT; the only module that imports them for training.
+
+``python -m pat_core.train warm-start`` teaches one role after the other its form (supervised, LoRA, loss on the answer alone) and publishes
+each. Checkpoints are kept, so a run that was killed goes on where it stood. Leaves out, for now: the DPO rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pat_core.adapters import Manifest, publish
+from pat_core.config import DEMO_CORPUS, Config, load_config
+from pat_core.corpus import read_corpus
+from pat_core.progress import terminal_progress
+from pat_core.types import ADAPTER_ROLES, Role
+from pat_core.warm_start import Example, examples
+from pat_core.weights import embedded_gguf, reference_folder, sha256
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """Settings of a supervised run. ``rank`` and ``alpha`` of LoRA on all projections (arXiv 2106.09685)."""
+
+    learning_rate: float = 6e-4
+    batch_size: int = 8
+    epochs: float = 1.0
+    rank: int = 8
+    alpha: int = 16
+    max_tokens: int = 420
+    seed: int = 0
+
+
+def train_supervised(base: Path, data: Sequence[Example], out: Path, settings: WarmStart, device: str = "") -> dict[str, float]:
+    """Trains a LoRA on ``data`` into ``out/adapter`` (a PEFT folder); returns loss, tokens and seconds. Resumes from ``out``'s checkpoints."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    if not data:
+        raise ValueError("there is nothing to train on: no example was made from these files")
+    cuda = torch.cuda.is_available() and device != "cpu"
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+    chats = [{"prompt": _chat(e.messages), "completion": _chat([("assistant", e.completion)])} for e in data]
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(out),
+            per_device_train_batch_size=settings.batch_size,
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.05,
+            max_length=settings.max_tokens,
+            completion_only_loss=True,
+            bf16=True,
+            use_cpu=not cuda,
+            save_steps=40,
+            save_total_limit=2,
+            logging_steps=10,
+            report_to=[],
+            seed=settings.seed,
+            dataloader_pin_memory=False,
+            train_sampling_strategy="group_by_length",
+            gradient_checkpointing=False,
+        ),
+        train_dataset=Dataset.from_list(chats),
+        processing_class=AutoTokenizer.from_pretrained(base, local_files_only=True),
+        peft_config=LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    started = time.time()
+    result = trainer.train(resume_from_checkpoint=_whole_checkpoint(out))
+    trainer.model.to(torch.float16).save_pretrained(out / "adapter")
+    history = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {"first_loss": history[0], "last_loss": history[-1], "n_examples": len(data), "steps": result.global_step, "seconds": round(time.time() - started)}
+
+
+def _chat(messages: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"role": speaker, "content": text} for speaker, text in messages]
+
+
+def _whole_checkpoint(out: Path) -> str | None:
+    """The newest checkpoint that was written to its end (trainer_state.json comes last), or None."""
+    for folder in sorted(out.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            log.warning("%s is not whole and is passed over", folder)
+            continue
+        return str(folder)
+    return None
+
+
+def warm_start(config: Config, files: Mapping[Path, int], roles: Sequence[Role], registry: Path, settings: WarmStart) -> list[Manifest]:
+    """Trains and publishes an adapter for each of ``roles`` from at most ``files[path]`` examples of each file."""
+    progress = terminal_progress()
+    gguf = embedded_gguf(config.home)
+    base, base_sha256 = reference_folder(gguf, config.home), sha256(gguf)
+    corpora = {path: read_corpus(path, progress=progress)[0] for path in files}
+    published = []
+    for role in roles:
+        data = [e for path, corpus in corpora.items() for e in examples(corpus, role, files[path], settings.seed)]
+        print(f"{role}: {len(data)} examples", flush=True)
+        out = config.home / "training" / f"warm-start-{role}"
+        metrics = train_supervised(base, data, out, settings, config.device)
+        facts = {c.name: {"fingerprint": c.fingerprint, "at_most": files[path]} for path, c in corpora.items()}
+        manifest = publish(
+            out / "adapter", registry, role, gguf.stem, base_sha256, data=facts, settings={"kind": "warm start", **asdict(settings)}, metrics=metrics
+        )
+        published.append(manifest)
+        print(f"{role}: {json.dumps(metrics)} -> {manifest.version}", flush=True)
+    return published
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m pat_core.train``."""
+    parser = argparse.ArgumentParser(prog="python -m pat_core.train", description="Train the adapters of the agents and the generator.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    warm = commands.add_parser("warm-start", help="teach each role its form, supervised")
+    warm.add_argument("--data", action="append", metavar="FILE[:N]", help="a corpus file and how many examples to take from it; again for more")
+    warm.add_argument("--roles", nargs="+", choices=ADAPTER_ROLES, default=list(ADAPTER_ROLES))
+    warm.add_argument("--out", type=Path, help="the registry to publish to (default: adapters under PAT_HOME)")
+    warm.add_argument("--rank", type=int, default=WarmStart().rank)
+    warm.add_argument("--epochs", type=float, default=WarmStart().epochs)
+    warm.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        config = load_config()
+        files = dict(_file_and_count(text) for text in args.data or [str(DEMO_CORPUS)])
+        warm_start(config, files, args.roles, args.out or config.home / "adapters", WarmStart(rank=args.rank, epochs=args.epochs, seed=args.seed))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _file_and_count(text: str) -> tuple[Path, int]:
+    name, colon, count = text.rpartition(":")
+    if colon and count.isdigit():
+        return Path(name), int(count)
+    return Path(text), 1000
+
+
+if __name__ == "__main__":
+    sys.exit(main())
