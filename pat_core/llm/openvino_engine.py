@@ -7,14 +7,13 @@ other many times over. Leaves out GPUs and models that are not of the llama type
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pat_core.llm.prompting import ChatTokenizer, TextStream, check_batch
+from pat_core.llm.prompting import ChatTokenizer, TextStream, check_batch, check_context, wait_for_turn
 from pat_core.llm.types import Event, LLMError, Request
 from pat_core.types import Prompt
 
@@ -68,29 +67,23 @@ class OpenVINOEngine:
     def generate(self, requests: Sequence[Request], cancel: threading.Event | None = None) -> Iterator[Event]:
         """See ``LLM.generate``. Batches of several threads run one after another; closing the iterator frees its requests."""
         check_batch(requests)
-        for r in requests:
-            if not r.prompt.token_ids or len(r.prompt.token_ids) + r.max_new_tokens > self._context:
-                raise ValueError(
-                    f"request {r.key!r}: {len(r.prompt.token_ids)} prompt tokens + {r.max_new_tokens} new ones; "
-                    f"this model takes 1 to {self._context} in all. Shorten the texts in the prompt"
-                )
+        check_context(requests, self._context)
         return self._generate(tuple(requests), cancel or threading.Event())
 
     def _generate(self, requests: tuple[Request, ...], cancel: threading.Event) -> Iterator[Event]:
-        while not self._lock.acquire(timeout=0.05):
-            if cancel.is_set():
-                yield from (Event(r.key, "", 0, "cancelled") for r in requests)
-                return
+        if not wait_for_turn(self._lock, cancel):
+            yield from (Event(r.key, "", 0, "cancelled") for r in requests)
+            return
         running: list[_Running] = []
         try:
-            seed = _batch_seed(requests)
-            running = [self._start(r, seed) for r in requests]
+            for request in requests:
+                running.append(self._start(request))
             while any(not run.stream.finish for run in running):
                 if cancel.is_set():
                     for run in running:
                         run.stream.end("cancelled")
                 else:
-                    _step({id(run.pipeline): run.pipeline for run in running if not run.stream.finish}.values())
+                    _step(run.pipeline for run in running if not run.stream.finish)
                 for run in running:
                     run.read()
                     if event := run.stream.news():
@@ -101,13 +94,13 @@ class OpenVINOEngine:
             _drain(running)
             self._lock.release()
 
-    def _start(self, request: Request, seed: int) -> _Running:
+    def _start(self, request: Request) -> _Running:
         import numpy as np
         import openvino as ov
 
         pipeline = self._pipelines.get(request.role, self._pipelines["base"])
         ids = ov.Tensor(np.array([request.prompt.token_ids], dtype=np.int64))
-        handle = pipeline.add_request(next(self._ids), ids, _generation_config(request, seed, self._tokenizer))
+        handle = pipeline.add_request(next(self._ids), ids, _generation_config(request, self._tokenizer))
         return _Running(pipeline, handle, TextStream(request, self._tokenizer))
 
 
@@ -147,13 +140,14 @@ def _open_pipeline(path: Path, threads: int, prefix_cache: bool) -> ov_genai.Con
         raise LLMError(f"OpenVINO cannot open {path} ({str(error).strip().splitlines()[-1]}). Set PAT_ENGINE=transformers") from error
 
 
-def _generation_config(request: Request, seed: int, tokenizer: ChatTokenizer) -> ov_genai.GenerationConfig:
+def _generation_config(request: Request, tokenizer: ChatTokenizer) -> ov_genai.GenerationConfig:
     import openvino_genai as ov_genai
 
     config = ov_genai.GenerationConfig()
     config.max_new_tokens = request.max_new_tokens
     config.min_new_tokens = request.min_new_tokens
     config.repetition_penalty = request.sampling.repetition_penalty
+    config.frequency_penalty = request.sampling.frequency_penalty
     config.do_sample = request.sampling.temperature > 0
     if config.do_sample:
         config.temperature = request.sampling.temperature
@@ -164,14 +158,9 @@ def _generation_config(request: Request, seed: int, tokenizer: ChatTokenizer) ->
     return config
 
 
-def _batch_seed(requests: Sequence[Request]) -> int:
-    """One seed from all of the batch: the pipeline has a single random generator, which the last request added would seed alone."""
-    text = ",".join(str(r.seed) for r in requests)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-
-
-def _step(pipelines) -> None:
-    for pipeline in pipelines:
+def _step(pipelines: Iterable[ov_genai.ContinuousBatchingPipeline]) -> None:
+    """One step of each pipeline that is named, once."""
+    for pipeline in {id(p): p for p in pipelines}.values():
         if pipeline.has_non_finished_requests():
             pipeline.step()
 

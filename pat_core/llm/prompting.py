@@ -102,10 +102,32 @@ def check_batch(requests: Sequence[Request]) -> None:
         s = r.sampling
         if r.max_new_tokens < 1 or not 0 <= r.min_new_tokens <= r.max_new_tokens:
             raise ValueError(f"request {r.key!r}: need 0 <= min_new_tokens <= max_new_tokens and max_new_tokens >= 1")
-        if not 0 <= s.temperature <= 10 or not 0 < s.top_p <= 1 or not 0.1 <= s.repetition_penalty <= 10:
-            raise ValueError(f"request {r.key!r}: {s} is out of range: temperature 0-10, top_p above 0 up to 1, repetition_penalty 0.1-10")
+        if not (0 <= s.temperature <= 10 and 0 < s.top_p <= 1 and 0.1 <= s.repetition_penalty <= 10 and -2 <= s.frequency_penalty <= 2):
+            raise ValueError(
+                f"request {r.key!r}: {s} is out of range: temperature 0 to 10, top_p above 0 up to 1, repetition_penalty 0.1 to 10, "
+                "frequency_penalty -2 to 2"
+            )
         if "" in r.stop:
             raise ValueError(f"request {r.key!r}: a stop string must not be empty")
+
+
+def check_context(requests: Sequence[Request], context: int) -> None:
+    """Raise ValueError when a request has no token ids or does not fit into the model's ``context`` tokens."""
+    for r in requests:
+        n = len(r.prompt.token_ids)
+        if not n or n + r.max_new_tokens > context:
+            raise ValueError(
+                f"request {r.key!r}: {n} prompt tokens and {r.max_new_tokens} new ones; this model takes 1 to {context} in all. "
+                "Shorten the texts in the prompt"
+            )
+
+
+def wait_for_turn(lock: threading.Lock, cancel: threading.Event) -> bool:
+    """Acquire ``lock``; False, without it, when ``cancel`` is set before."""
+    while not lock.acquire(timeout=0.05):
+        if cancel.is_set():
+            return False
+    return True
 
 
 def cut_at_word(text: str, end: int) -> str:
@@ -135,7 +157,7 @@ class TextStream:
         self._read = 0
         self._search_from = 0
         self._shown = 0
-        self._sent: tuple[str, int] | None = None
+        self._sent = ("", "")
 
     def push(self, token_id: int) -> None:
         """Take the next token; sets ``finish`` when it ends the text."""
@@ -183,10 +205,9 @@ class TextStream:
     def news(self) -> Event | None:
         """What to tell since the last call, or None when nothing changed."""
         event = Event(self.request.key, self._decoded[: self._shown], self.n_tokens, self.finish)
-        state = (event.text, 1 if event.finish else 0)
-        if state == self._sent or (not event.text and not event.finish):
+        if (event.text, event.finish) == self._sent:
             return None
-        self._sent = state
+        self._sent = (event.text, event.finish)
         return event
 
 

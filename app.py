@@ -1,0 +1,191 @@
+"""The program: settings -> objects -> pages -> server. ``python app.py [--host ADDRESS] [--port N] [--data FILE] [--no-browser]``.
+
+The page answers first and the models load behind it. Leaves out everything else: each view is built by its own module, and a new one is
+a line in ``VIEWS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pat_core.config import DEMO_CORPUS, Config, load_config
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from pat_core.progress import Progress
+    from pat_core.ui.opening import EngineRoom, Opening
+    from pat_core.ui.runs import Runs
+
+log = logging.getLogger("pat")
+EXAMPLES = Path(__file__).resolve().parent / "assets" / "examples.json"
+
+
+class Desk(NamedTuple):
+    """What every view is built from."""
+
+    opening: Opening
+    runs: Runs
+
+
+class View(NamedTuple):
+    """A page: its name, its path ('' for the first one) and what lays it out inside the current page of the Blocks."""
+
+    name: str
+    path: str
+    build: Callable[[gr.Blocks, Desk], None]
+
+
+def _compose(demo: gr.Blocks, desk: Desk) -> None:
+    from pat_core.ui.compose import build_compose
+    from pat_core.ui.form import load_examples
+
+    build_compose(demo, desk.opening, desk.runs, load_examples(EXAMPLES))
+
+
+VIEWS = (View("Compose", "", _compose),)
+
+
+def build_app(desk: Desk, views: tuple[View, ...] = VIEWS) -> gr.Blocks:
+    """The whole app, not yet launched, with its queue: one run on the model at a time, at most 100 waiting."""
+    import gradio as gr
+
+    with gr.Blocks(title="PaT Workbench", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as demo:
+        views[0].build(demo, desk)
+    for view in views[1:]:
+        with demo.route(view.name, f"/{view.path}"):
+            view.build(demo, desk)
+    return demo.queue(api_open=False, max_size=100, default_concurrency_limit=8)
+
+
+def launch_settings(on_space: bool) -> dict[str, Any]:
+    """Arguments of ``launch`` that are the same for every start; on a Space the hub's page may frame the app."""
+    from starlette.middleware import Middleware
+
+    from pat_core.ui import theme
+    from pat_core.ui.middleware import Guard
+
+    ancestors = ("'self'", "https://huggingface.co", "https://*.hf.space") if on_space else ("'self'",)
+    return {
+        "theme": theme.theme(),
+        "css": theme.css(),
+        "app_kwargs": {"middleware": [Middleware(Guard, frame_ancestors=ancestors)], "docs_url": None, "redoc_url": None},
+        "footer_links": [],
+        "allowed_paths": [],
+        "max_file_size": "1mb",
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "pwa": False,
+        "quiet": True,
+        "run_history": False,
+        "share": False,
+        "show_error": False,
+        "ssr_mode": False,
+        "state_session_capacity": 500,
+        "strict_cors": True,
+    }
+
+
+def open_engine_room(config: Config, data: Path) -> Callable[[Progress], EngineRoom]:
+    """What the opening thread does; imports the heavy half of the program only there."""
+
+    def load(report: Progress) -> EngineRoom:
+        from pat_core.pipeline import RunOptions, open_workbench, trace_to_json
+        from pat_core.progress import terminal_progress
+        from pat_core.ui.opening import EngineRoom
+
+        in_terminal = terminal_progress()
+
+        def both(label: str, done: int, total: int) -> None:
+            report(label, done, total)
+            in_terminal(label, done, total)
+
+        return EngineRoom(open_workbench(config, data, both), RunOptions, trace_to_json)
+
+    return load
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until interrupted. 0 after a clean end, 2 for a setting, file or port that cannot be used."""
+    args = _arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        config = load_config()
+        if not args.data.is_file():
+            raise ValueError(
+                f"There is no file {args.data}. Give --data a JSONL, CSV, Parquet or JSON file of reviews, "
+                "or leave it out for the demo corpus."
+            )
+        scratch = config.home / "gradio"
+        scratch.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        return _refuse(str(error))
+    # Gradio reads both when it is imported, so it is imported after this
+    os.environ.update(GRADIO_TEMP_DIR=str(scratch), GRADIO_ANALYTICS_ENABLED="False")
+    from gradio.utils import get_space
+
+    from pat_core.ui.opening import Opening
+    from pat_core.ui.runs import Runs
+
+    on_space = get_space() is not None
+    desk = Desk(Opening(open_engine_room(config, args.data)), Runs())
+    demo = build_app(desk)
+    host = "0.0.0.0" if on_space else args.host  # a Space is reached through the hub's proxy only
+    try:
+        _, url, _ = demo.launch(
+            server_name=host,
+            server_port=args.port,
+            prevent_thread_lock=True,
+            inbrowser=not (args.no_browser or on_space),
+            **launch_settings(on_space),
+        )
+    except OSError:
+        return _refuse(
+            f"Port {args.port or 7860} on {host} is taken or not allowed: choose another with --port, "
+            "or leave --port out to get the next free one."
+        )
+    print(f"PaT Workbench: {url}  (Ctrl-C ends it)", flush=True)
+    desk.opening.start()
+    _wait_for_signal()
+    print("Ending.", flush=True)
+    desk.runs.stop_all()
+    demo.close(verbose=False)
+    return 0
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="app.py", description="PaT Workbench in the browser.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1, this machine only)")
+    parser.add_argument("--port", type=int, default=None, help="port; without it 7860 or the next free one")
+    parser.add_argument("--data", type=Path, default=DEMO_CORPUS, metavar="FILE", help="reviews to work with (default: the demo corpus)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    args = parser.parse_args(argv)
+    if args.port is not None and not 1 <= args.port <= 65535:
+        parser.error(f"--port {args.port} must be from 1 to 65535")
+    return args
+
+
+def _refuse(sentence: str) -> int:
+    print(f"app.py: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _wait_for_signal() -> None:
+    ended = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: ended.set())
+    while not ended.wait(1.0):  # an untimed wait would not see the signal on Windows
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Runs on the one model: one at a time, at a pace a page can follow, stopped when nobody looks any more. Leaves out what a run does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from pat_core.types import Snapshot
+
+PER_SECOND = 12  # a page redraws no faster without lagging behind
+TICK_SECONDS = 0.4  # how soon a closed tab or a Stop is noticed while the model has nothing to say
+
+
+class Runs:
+    """Runs the model in a thread of its own, so that a slow page never slows the model and a silent model never blocks Stop."""
+
+    def __init__(self) -> None:
+        self._model = threading.Lock()
+        self._live: set[threading.Event] = set()
+
+    def follow(self, start: Callable[[threading.Event], Iterator[Snapshot]]) -> Iterator[Snapshot | None]:
+        """The newest snapshot of ``start(cancel)``, at most ``PER_SECOND`` a second and always the last one; None when nothing is new.
+
+        Closing the iterator sets ``cancel`` and returns at once: Gradio closes iterators on its event loop, which must never wait for a
+        model. The next run begins when this one has let go of it. What the run raises is raised here.
+        """
+        cancel, news = threading.Event(), threading.Condition()
+        newest: list[Snapshot] = []
+        failure: list[BaseException] = []
+        ended = False
+
+        def run() -> None:
+            nonlocal ended
+            try:
+                with self._model:
+                    for snapshot in start(cancel):
+                        with news:
+                            newest[:] = [snapshot]
+                            news.notify()
+            except BaseException as error:  # carried to the thread that follows, which raises it
+                failure.append(error)
+            finally:
+                self._live.discard(cancel)
+                with news:
+                    ended = True
+                    news.notify()
+
+        self._live.add(cancel)
+        threading.Thread(target=run, name="run", daemon=True).start()
+        try:
+            while True:
+                with news:
+                    if not newest and not ended:
+                        news.wait(TICK_SECONDS)
+                    snapshot, over = (newest.pop() if newest else None), ended
+                if snapshot is None and over:
+                    break
+                yield snapshot
+                if not over:
+                    time.sleep(1 / PER_SECOND)
+        finally:
+            cancel.set()
+        if failure:
+            raise failure[0]
+
+    def stop_all(self) -> None:
+        """Cancel every run; their iterators end by themselves."""
+        for cancel in tuple(self._live):
+            cancel.set()

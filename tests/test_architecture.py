@@ -1,0 +1,70 @@
+"""The import order is the reading order: each module imports only from those above it in ORDER."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = [
+    "pat_core.types", "pat_core.config", "pat_core.progress", "pat_core.cache", "pat_core.readers", "pat_core.cleaning", "pat_core.labels",
+    "pat_core.corpus", "pat_core.stylometry", "pat_core.cues", "pat_core.embed", "pat_core.index", "pat_core.graph", "pat_core.topics",
+    "pat_core.points", "pat_core.prompts", "pat_core.weights", "pat_core.adapters", "pat_core.llm.types", "pat_core.llm.prompting",
+    "pat_core.llm.openvino_engine", "pat_core.llm.transformers_engine", "pat_core.llm.server_engine", "pat_core.llm", "pat_core.query",
+    "pat_core.agents", "pat_core.metrics", "pat_core.rewards", "pat_core.pipeline", "pat_core.summaries", "pat_core.warm_start",
+    "pat_core.train", "pat_core.evaluate",
+]  # fmt: skip
+ONLY_IN = {"gradio": ("pat_core/ui", "annotate/ui", "app.py"), "sqlite_utils": ("annotate",), "sentence_transformers": ("pat_core/embed.py",), "trl": ("pat_core/train.py",)}
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def core_files() -> list[Path]:
+    return [p for p in sorted((ROOT / "pat_core").rglob("*.py")) if "ui" not in p.parts and module_name(p) != "pat_core"]
+
+
+def test_every_core_module_has_its_place_in_the_order():
+    assert sorted(ORDER) == sorted(module_name(p) for p in core_files())
+
+
+def test_imports_go_up_only():
+    place = {name: i for i, name in enumerate(ORDER)}
+    wrong = [
+        f"{module_name(p)} imports {other}"
+        for p in core_files()
+        for other in imported(p) & place.keys()
+        if place[other] >= place[module_name(p)] and not other == module_name(p).rpartition(".")[0]
+    ]
+    assert wrong == []
+
+
+def test_the_core_knows_neither_the_page_nor_the_annotation():
+    wrong = [f"{p}: {m}" for p in core_files() for m in imported(p) if m.split(".")[0] in ("annotate", "gradio", "app") or m.startswith("pat_core.ui")]
+    assert wrong == []
+
+
+def test_each_outside_library_is_imported_where_it_belongs():
+    files = [*sorted((ROOT / "pat_core").rglob("*.py")), *sorted((ROOT / "annotate").rglob("*.py")), ROOT / "app.py"]
+    wrong = [
+        f"{p.relative_to(ROOT)} imports {library}"
+        for p in files
+        for library, homes in ONLY_IN.items()
+        if library in {m.split(".")[0] for m in imported(p)} and not str(p.relative_to(ROOT)).startswith(homes)
+    ]
+    assert wrong == []
+
+
+def test_only_config_reads_the_environment():
+    readers = [p.name for p in core_files() if "os.environ" in p.read_text(encoding="utf-8") and p.name != "config.py"]
+    assert readers == []
