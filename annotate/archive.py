@@ -32,10 +32,11 @@ from annotate.database import (
     start_store,
     wal_path,
 )
+from annotate.fields import canonical
 from annotate.journal import Block, journal_path, read
 from annotate.migrations import STEPS, migrate, schema_version
 from annotate.rows import apply, content_hash, counts, find, position, select, set_position
-from annotate.types import Annotator, Erasure, canonical, timestamp
+from annotate.types import Annotator, Erasure, timestamp
 
 
 @dataclass(frozen=True, slots=True)

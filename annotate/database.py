@@ -26,7 +26,7 @@ WRITER_PRAGMAS = {  # each is set at open and read back
     "recursive_triggers": 1,
 }
 _HEADER = b"SQLite format 3\0"
-_NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.")  # fuse.: bucket mounts, sshfs; fuseblk is a local disk
+_NETWORK_DISKS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p")
 
 
 class StoreError(RuntimeError):
@@ -34,7 +34,7 @@ class StoreError(RuntimeError):
 
 
 class NotSaved(StoreError):
-    """This write did not happen; sending it again with the same id is safe."""
+    """This write is not confirmed; sending it again with the same id is safe."""
 
 
 def lock_path(path: Path) -> Path:
@@ -101,8 +101,9 @@ def inspect(path: Path, newest: int = STEPS[-1].number) -> int:
         raise StoreError(f"{path} is empty (0 bytes), which no store ever is. {hint}")
     if header != _HEADER:
         raise StoreError(f"{path} is not an SQLite database, or its first page is damaged. {hint}")
-    db = connect_reader(path)
+    db = None
     try:
+        db = connect_reader(path)
         if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise StoreError(f"{path} is an SQLite database of another program. Nothing was changed; choose another file name.")
         version = schema_version(db)
@@ -111,10 +112,13 @@ def inspect(path: Path, newest: int = STEPS[-1].number) -> int:
         faults = [row[0] for row in db.execute("PRAGMA quick_check(3)")]
         if faults != ["ok"]:
             raise StoreError(f"{path} is damaged: {'; '.join(faults)}. {hint}")
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path} cannot be read ({error}): copy it with its -wal file to a folder that can be written.") from error
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} is damaged ({error}). {hint}") from error
     finally:
-        db.close()
+        if db is not None:
+            db.close()
     return version
 
 

@@ -24,8 +24,8 @@ from itertools import islice
 from pathlib import Path
 
 from annotate.database import sync_folder
+from annotate.fields import canonical
 from annotate.rows import Change
-from annotate.types import canonical
 
 MAX_SEGMENT = 8 * 2**20  # bytes; a mirror that uploads whole files stays cheap
 SNAPSHOT_BLOCK = 500  # rows
@@ -105,6 +105,7 @@ class Journal:
         elif self._segment is not None:
             os.ftruncate(self._handle, size)
             os.fsync(self._handle)
+            self._size = size
 
     def rewrite(self, start: Header, changes: Iterable[Change]) -> None:
         """Replace the whole journal by a snapshot: the new segment appears complete or not at all, then the older ones are removed."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from sqlite_utils import Database
 from sqlite_utils.db import NotFoundError
 
+from annotate.fields import canonical
 from annotate.types import (
     Annotator,
     Assignment,
@@ -27,7 +28,6 @@ from annotate.types import (
     Judgment,
     Pair,
     Setting,
-    canonical,
 )
 
 Noun = TypeVar("Noun", Setting, Erasure, Annotator, Item, Candidate, Pair, Assignment, Judgment, Exclusion, Event, Export)
@@ -101,7 +101,7 @@ def select(db: Database, noun: type[Noun], **equals: Any) -> tuple[Noun, ...]:
 
 
 def find(db: Database, noun: type[Noun], **equals: Any) -> Noun | None:
-    """The one row that ``select`` finds, or None."""
+    """The first row that ``select`` finds, or None."""
     found = select(db, noun, **equals)
     return found[0] if found else None
 

@@ -132,6 +132,7 @@ class Store:
         self.path = path
         self._clock = clock
         self._writer = writer
+        self._closed = False
         self._readers: queue.LifoQueue[Database] = queue.LifoQueue()
 
     def __enter__(self) -> Store:
@@ -142,8 +143,9 @@ class Store:
 
     def close(self) -> None:
         """Close the files and let others write."""
-        while not self._readers.empty():
-            self._readers.get_nowait().close()
+        self._closed = True
+        while (db := self._idle_reader()) is not None:
+            db.close()
         if self._writer is not None:
             self._writer.close()
 
@@ -157,9 +159,11 @@ class Store:
     @contextmanager
     def _reader(self) -> Iterator[Database]:
         """A reading connection for one caller at a time, kept for the next."""
-        db = None
+        if self._closed:
+            raise StoreError(f"{self.path} was closed; open it again to read.")
+        db = self._idle_reader()
         try:
-            db = connect_reader(self.path) if self._readers.empty() else self._readers.get_nowait()
+            db = db or connect_reader(self.path)
             yield db
         except BaseException as error:
             if db is not None:
@@ -168,6 +172,12 @@ class Store:
                 raise StoreError(f"{self.path} could not be read ({error}). See python -m annotate.store check --db {self.path}") from error
             raise
         self._readers.put(db)
+
+    def _idle_reader(self) -> Database | None:
+        try:
+            return self._readers.get_nowait()
+        except queue.Empty:
+            return None
 
     # What is compared
 
@@ -415,6 +425,7 @@ def _run(options: argparse.Namespace) -> str:
             n = store.counts()["judgments"]
         again = f" {len(done.erased)} people erased since that copy were erased again." if done.erased else ""
         return f"{options.db} is restored to change {done.manifest.seq} ({n} judgments).{again} What was there is in {done.aside}."
+    inspect(options.db)  # a mistyped name is no new store
     with open_store(options.db) as store:
         report = store.erase(options.annotator)
     gone = report.erasure

@@ -9,13 +9,31 @@ Leaves out everything computed from judgments (``annotate.stats``) and where the
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
+from annotate.fields import (
+    MAX_MILLISECONDS,
+    MAX_NAME,
+    MAX_PROMPT,
+    MAX_RATIONALE,
+    MAX_REASON,
+    MAX_TAGS,
+    MAX_TEXT,
+    canonical,
+    check_choice,
+    check_flag,
+    check_json,
+    check_optional_choice,
+    check_probability,
+    check_sha,
+    check_text,
+    check_time,
+    check_uuid,
+    check_whole,
+)
 from pat_core.types import AGENTS, Agent
 
 Outcome = Literal["A", "B", "tie", "both_bad", "cannot_judge"]
@@ -32,19 +50,6 @@ PAIR_KINDS: tuple[PairKind, ...] = get_args(PairKind)
 DIMENSIONS = ("style", "topic", "fluency")
 DIMENSION_ANSWERS = ("A", "B", "same")
 
-MAX_NAME = 80  # characters: nicknames, tags, versions, kinds, systems
-MAX_REASON = 500
-MAX_RATIONALE = 4_000
-MAX_PROMPT = 20_000
-MAX_TEXT = 50_000
-MAX_JSON = 400_000
-MAX_TAGS = 20
-MAX_MILLISECONDS = 7 * 24 * 3600 * 1000
-
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-_SHA = re.compile(r"[0-9a-f]{64}")
-_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # in JSON text; an even number of backslashes before it are backslashes themselves
-
 
 def new_id() -> str:
     """A random id (UUID 4): says nothing about the person or the machine."""
@@ -58,88 +63,9 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def canonical(value: Any) -> str:
-    """``value`` as JSON in the one spelling that ids, hashes and the database use: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
 def content_id(*parts: Any) -> str:
     """The sha256 of ``parts`` in hex: the same content has the same id on every machine."""
     return hashlib.sha256(canonical(parts).encode()).hexdigest()
-
-
-# Checks shared by the nouns; each raises ValueError with the field, the value and what is accepted.
-
-
-def _check_text(name: str, value: object, limit: int, *, empty: bool = True) -> None:
-    if not isinstance(value, str):
-        raise ValueError(f"{name} must be text, not {type(value).__name__}")
-    if len(value) > limit:
-        raise ValueError(f"{name} has {len(value):,} characters; at most {limit:,} are kept, so please shorten it")
-    if "\0" in value:
-        raise ValueError(f"{name} holds a NUL character at position {value.index(chr(0))}; remove it")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name} holds half a character (a lone surrogate) at position {error.start}; type it again") from None
-    if not empty and not value.strip():
-        raise ValueError(f"{name} is empty; it needs at least one character")
-
-
-def _check_choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in accepted:
-        raise ValueError(f"{name} {value!r:.60} is not known; use one of {', '.join(accepted)}")
-
-
-def _check_optional_choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    if value is not None:
-        _check_choice(name, value, accepted)
-
-
-def _check_uuid(name: str, value: object) -> None:
-    try:
-        good = isinstance(value, str) and str(uuid.UUID(value)) == value
-    except ValueError:
-        good = False
-    if not good:
-        raise ValueError(f"{name} {value!r:.60} is not a UUID in lower case such as {uuid.UUID(int=0)}")
-
-
-def _check_sha(name: str, value: object) -> None:
-    if not isinstance(value, str) or not _SHA.fullmatch(value):
-        raise ValueError(f"{name} {value!r:.80} is not a sha256 in hex (64 characters)")
-
-
-def _check_time(name: str, value: object) -> None:
-    if value != "" and not (isinstance(value, str) and _TIME.fullmatch(value)):
-        raise ValueError(f"{name} {value!r:.60} is not a UTC time such as 2026-11-23T08:30:00.000Z")
-
-
-def _check_flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, not {value!r:.60}")
-
-
-def _check_whole(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} {value!r:.60} must be a whole number from {low:,} to {high:,}")
-
-
-def _check_probability(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ValueError(f"{name} {value!r:.60} must be a probability above 0 and at most 1")
-
-
-def _check_json(name: str, value: object) -> None:
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} must be a dictionary, not {type(value).__name__}")
-    try:
-        text = canonical(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} cannot be written as JSON ({error}); use text, finite numbers, lists and dictionaries") from None
-    _check_text(name, text, MAX_JSON)
-    if _ESCAPED_NUL.search(text):
-        raise ValueError(f"{name} holds a NUL character; remove it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +83,12 @@ class Item:
     contributor_id: str | None = None
 
     def __post_init__(self) -> None:
-        _check_text("prompt", self.prompt, MAX_PROMPT, empty=False)
-        _check_json("reference", self.reference)
+        check_text("prompt", self.prompt, MAX_PROMPT, empty=False)
+        check_json("reference", self.reference)
         for name in ("source", "lang", "split"):
-            _check_text(name, getattr(self, name), MAX_NAME)
+            check_text(name, getattr(self, name), MAX_NAME)
         if self.contributor_id is not None:
-            _check_uuid("contributor_id", self.contributor_id)
+            check_uuid("contributor_id", self.contributor_id)
 
     @property
     def item_id(self) -> str:
@@ -179,10 +105,10 @@ class Candidate:
     trace: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_sha("item_id", self.item_id)
-        _check_text("text", self.text, MAX_TEXT, empty=False)
-        _check_text("system", self.system, MAX_NAME, empty=False)
-        _check_json("trace", self.trace)
+        check_sha("item_id", self.item_id)
+        check_text("text", self.text, MAX_TEXT, empty=False)
+        check_text("system", self.system, MAX_NAME, empty=False)
+        check_json("trace", self.trace)
 
     @property
     def text_sha(self) -> str:
@@ -217,12 +143,12 @@ class Pair:
 
     def __post_init__(self) -> None:
         for name in ("item_id", "lo_id", "hi_id", "lo_sha", "hi_sha"):
-            _check_sha(name, getattr(self, name))
-        _check_choice("kind", self.kind, PAIR_KINDS)
-        _check_optional_choice("agent", self.agent, AGENTS)
-        _check_probability("propensity", self.propensity)
-        _check_whole("round", self.round, 0, 1_000_000)
-        _check_text("origin", self.origin, MAX_NAME)
+            check_sha(name, getattr(self, name))
+        check_choice("kind", self.kind, PAIR_KINDS)
+        check_optional_choice("agent", self.agent, AGENTS)
+        check_probability("propensity", self.propensity)
+        check_whole("round", self.round, 0, 1_000_000)
+        check_text("origin", self.origin, MAX_NAME)
         if self.lo_id > self.hi_id:
             raise ValueError("lo_id must not sort after hi_id; build pairs with pair_of, which orders them")
         if (self.kind == "one-factor") != (self.agent is not None):
@@ -235,7 +161,7 @@ class Pair:
         if (self.kind == "swap") != (self.repeat_of is not None):
             raise ValueError("a swap pair names the pair it repeats (repeat_of) and no other kind does")
         if self.repeat_of is not None:
-            _check_sha("repeat_of", self.repeat_of)
+            check_sha("repeat_of", self.repeat_of)
 
     @property
     def pair_id(self) -> str:
@@ -268,15 +194,15 @@ class Annotator:
     joined_at: str = ""
 
     def __post_init__(self) -> None:
-        _check_uuid("annotator_id", self.annotator_id)
-        _check_text("nickname", self.nickname, MAX_NAME, empty=False)
-        _check_choice("kind", self.kind, get_args(JudgeKind))
-        _check_choice("status", self.status, get_args(Status))
+        check_uuid("annotator_id", self.annotator_id)
+        check_text("nickname", self.nickname, MAX_NAME, empty=False)
+        check_choice("kind", self.kind, get_args(JudgeKind))
+        check_choice("status", self.status, get_args(Status))
         for name in ("perspective", "lang", "consent"):
-            _check_text(name, getattr(self, name), MAX_NAME)
+            check_text(name, getattr(self, name), MAX_NAME)
         if self.identity_sha is not None:
-            _check_sha("identity_sha", self.identity_sha)
-        _check_time("joined_at", self.joined_at)
+            check_sha("identity_sha", self.identity_sha)
+        check_time("joined_at", self.joined_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,13 +222,13 @@ class Assignment:
     lease_until: str = ""
 
     def __post_init__(self) -> None:
-        _check_sha("pair_id", self.pair_id)
-        _check_uuid("annotator_id", self.annotator_id)
-        _check_sha("shown_left_id", self.shown_left_id)
-        _check_text("order_key", self.order_key, MAX_NAME, empty=False)
-        _check_probability("propensity", self.propensity)
-        _check_time("leased_at", self.leased_at)
-        _check_time("lease_until", self.lease_until)
+        check_sha("pair_id", self.pair_id)
+        check_uuid("annotator_id", self.annotator_id)
+        check_sha("shown_left_id", self.shown_left_id)
+        check_text("order_key", self.order_key, MAX_NAME, empty=False)
+        check_probability("propensity", self.propensity)
+        check_time("leased_at", self.leased_at)
+        check_time("lease_until", self.lease_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,43 +261,43 @@ class Judgment:
     seq: int | None = None
 
     def __post_init__(self) -> None:
-        _check_uuid("judgment_id", self.judgment_id)
-        _check_sha("pair_id", self.pair_id)
-        _check_uuid("annotator_id", self.annotator_id)
-        _check_sha("shown_left_id", self.shown_left_id)
-        _check_text("order_key", self.order_key, MAX_NAME, empty=False)
-        _check_choice("outcome", self.outcome, OUTCOMES)
-        _check_optional_choice("strength", self.strength, STRENGTHS)
+        check_uuid("judgment_id", self.judgment_id)
+        check_sha("pair_id", self.pair_id)
+        check_uuid("annotator_id", self.annotator_id)
+        check_sha("shown_left_id", self.shown_left_id)
+        check_text("order_key", self.order_key, MAX_NAME, empty=False)
+        check_choice("outcome", self.outcome, OUTCOMES)
+        check_optional_choice("strength", self.strength, STRENGTHS)
         if self.strength is not None and self.outcome not in ("A", "B"):
             raise ValueError(f"strength {self.strength!r} goes with outcome A or B only, not with {self.outcome!r}")
         _check_dims(self.dims)
         _check_tags(self.tags)
-        _check_text("rationale", self.rationale, MAX_RATIONALE)
+        check_text("rationale", self.rationale, MAX_RATIONALE)
         _check_durations(self.ms_visible, self.ms_total)
-        _check_choice("input_kind", self.input_kind, get_args(InputKind))
+        check_choice("input_kind", self.input_kind, get_args(InputKind))
         for name in ("ui_version", "guideline_version"):
-            _check_text(name, getattr(self, name), MAX_NAME)
-        _check_flag("unblinded", self.unblinded)
+            check_text(name, getattr(self, name), MAX_NAME)
+        check_flag("unblinded", self.unblinded)
         if self.revision_of is not None:
-            _check_uuid("revision_of", self.revision_of)
+            check_uuid("revision_of", self.revision_of)
             if self.revision_of == self.judgment_id:
                 raise ValueError("a revision needs an id of its own, not the id of what it revises")
-        _check_time("created_at", self.created_at)
+        check_time("created_at", self.created_at)
 
 
 def _check_dims(dims: object) -> None:
     if not isinstance(dims, dict):
         raise ValueError(f"dims must be a dictionary, not {type(dims).__name__}")
     for name, answer in dims.items():
-        _check_choice("dimension", name, DIMENSIONS)
-        _check_choice(f"answer for {name}", answer, DIMENSION_ANSWERS)
+        check_choice("dimension", name, DIMENSIONS)
+        check_choice(f"answer for {name}", answer, DIMENSION_ANSWERS)
 
 
 def _check_tags(tags: object) -> None:
     if not isinstance(tags, tuple) or len(tags) > MAX_TAGS:
         raise ValueError(f"tags must be a tuple of at most {MAX_TAGS} texts")
     for tag in tags:
-        _check_text("tag", tag, MAX_NAME, empty=False)
+        check_text("tag", tag, MAX_NAME, empty=False)
     if len(set(tags)) < len(tags):
         raise ValueError("a tag is given twice; give each once")
 
@@ -379,7 +305,7 @@ def _check_tags(tags: object) -> None:
 def _check_durations(ms_visible: object, ms_total: object) -> None:
     for name, value in (("ms_visible", ms_visible), ("ms_total", ms_total)):
         if value is not None:
-            _check_whole(name, value, 0, MAX_MILLISECONDS)
+            check_whole(name, value, 0, MAX_MILLISECONDS)
     if ms_visible is not None and (ms_total is None or ms_visible > ms_total):
         raise ValueError(f"ms_visible {ms_visible} needs an ms_total that is not smaller, not {ms_total}")
 
@@ -440,18 +366,18 @@ class Exclusion:
     decided_at: str = ""
 
     def __post_init__(self) -> None:
-        _check_text("reason", self.reason, MAX_REASON, empty=False)
-        _check_text("decided_by", self.decided_by, MAX_NAME, empty=False)
-        _check_flag("active", self.active)
-        _check_time("decided_at", self.decided_at)
+        check_text("reason", self.reason, MAX_REASON, empty=False)
+        check_text("decided_by", self.decided_by, MAX_NAME, empty=False)
+        check_flag("active", self.active)
+        check_time("decided_at", self.decided_at)
         if sum(x is not None for x in (self.judgment_id, self.annotator_id, self.pair_id)) != 1:
             raise ValueError("an exclusion names exactly one of judgment_id, annotator_id, pair_id")
         if self.judgment_id is not None:
-            _check_uuid("judgment_id", self.judgment_id)
+            check_uuid("judgment_id", self.judgment_id)
         if self.annotator_id is not None:
-            _check_uuid("annotator_id", self.annotator_id)
+            check_uuid("annotator_id", self.annotator_id)
         if self.pair_id is not None:
-            _check_sha("pair_id", self.pair_id)
+            check_sha("pair_id", self.pair_id)
 
     @property
     def exclusion_id(self) -> str:
@@ -469,11 +395,11 @@ class Event:
     seq: int | None = None
 
     def __post_init__(self) -> None:
-        _check_text("kind", self.kind, MAX_NAME, empty=False)
+        check_text("kind", self.kind, MAX_NAME, empty=False)
         if self.annotator_id is not None:
-            _check_uuid("annotator_id", self.annotator_id)
-        _check_json("detail", self.detail)
-        _check_time("at", self.at)
+            check_uuid("annotator_id", self.annotator_id)
+        check_json("detail", self.detail)
+        check_time("at", self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,12 +414,12 @@ class Export:
     at: str = ""
 
     def __post_init__(self) -> None:
-        _check_sha("export_id", self.export_id)
-        _check_whole("n", self.n, 0, 2**53)
-        _check_json("query", self.query)
-        _check_json("thresholds", self.thresholds)
-        _check_text("method", self.method, MAX_NAME)
-        _check_time("at", self.at)
+        check_sha("export_id", self.export_id)
+        check_whole("n", self.n, 0, 2**53)
+        check_json("query", self.query)
+        check_json("thresholds", self.thresholds)
+        check_text("method", self.method, MAX_NAME)
+        check_time("at", self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,8 +448,8 @@ class Setting:
     value: Any
 
     def __post_init__(self) -> None:
-        _check_text("name", self.name, MAX_NAME, empty=False)
-        _check_json(f"setting {self.name}", {"value": self.value})
+        check_text("name", self.name, MAX_NAME, empty=False)
+        check_json(f"setting {self.name}", {"value": self.value})
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,8 @@ class Writer:
         self._db = connect_writer(path, factory)
         try:
             self._settle()
-            self.finish_erasures()
+            log.info("%s: SQLite %s, one writer, at change %d", path, sqlite3.sqlite_version, self._seq)
+            self._finish_at_start()
         except BaseException:
             self._db.close()
             raise
@@ -202,6 +203,12 @@ class Writer:
         log.warning("the journal of %s was moved to %s, because %s", self.path, place, reason)
         self._journal.set_aside(place)
         return reason
+
+    def _finish_at_start(self) -> None:
+        try:
+            self.finish_erasures()
+        except StoreError as error:  # people can vote meanwhile; the erasure stays marked as not cleaned
+            log.warning("%s", error)
 
     def finish_erasures(self) -> None:
         """Make the files forget what erased rows held: the database by VACUUM and an emptied -wal, the journal by writing it anew."""

@@ -58,9 +58,10 @@ def is_whole(folder: Path, facts: Facts) -> bool:
     """Whether the folder was made from exactly these facts and none of its files has changed since. Reads every byte."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or manifest.get("facts") != dict(facts) or not isinstance(manifest.get("files"), dict):
+        files = manifest.get("files") if isinstance(manifest, dict) else None
+        if not isinstance(files, dict) or not files or manifest.get("facts") != dict(facts):
             return False
-        return all(file_sha256(folder / Path(name).name) == digest for name, digest in manifest["files"].items())
+        return all(file_sha256(folder / Path(name).name) == digest for name, digest in files.items())
     except (OSError, ValueError, RecursionError):
         return False
 

@@ -70,9 +70,12 @@ _GENERIC_NAME = re.compile(
 
 def plain_text(text: str) -> str:
     """The text without what breaks files, screens and prompts: lone surrogates, control, bidi and invisible tag characters; line ends are \\n."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
-    return _CONTROL.sub("", text).strip()
+    return _CONTROL.sub("", _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", unix_lines(text))).strip()
+
+
+def unix_lines(text: str) -> str:
+    """The text with \\n at the end of every line."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def clean_text(text: str) -> tuple[str, tuple[str, ...]]:
@@ -156,7 +159,7 @@ def repeats(reviews: Sequence[Review]) -> set[str]:
 def split_shared_names(reviews: Sequence[Review]) -> tuple[list[Review], int]:
     """The reviews with each one under a shared display name as its own user (its id is the review's), and how many names were split.
 
-    Shared are generic names ("A verified traveler", "Anonymous"), and bare words ("Dave") with SHARED_NAME_REVIEWS reviews or with
+    Shared are generic names ("A verified traveler", "Anonymous"), and bare capitalized words ("Dave") with SHARED_NAME_REVIEWS reviews or with
     SHARED_NAME_REPEATS further reviews of topics already reviewed.
     """
     topics: dict[str, list[str]] = defaultdict(list)
@@ -169,5 +172,5 @@ def split_shared_names(reviews: Sequence[Review]) -> tuple[list[Review], int]:
 def _is_shared(user: str, topics: list[str]) -> bool:
     if _GENERIC_NAME.fullmatch(user.strip()):
         return True
-    bare = user.isalpha() and len(user) <= 12
+    bare = user.isalpha() and user[0].isupper() and len(user) <= 12
     return bare and (len(topics) >= SHARED_NAME_REVIEWS or len(topics) - len(set(topics)) >= SHARED_NAME_REPEATS)

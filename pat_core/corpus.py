@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +26,6 @@ MAX_TEXT = 20_000  # characters of a review
 MAX_TITLE = 300
 MAX_ID = 200
 N_EXAMPLES = 3  # refused rows shown for each reason
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,34 +113,34 @@ def read_corpus(
     """
     path = Path(path)
     parsed = read_rows(path, columns)
-    cleaned: Counter[str] = Counter()
     refusals: list[Refusal] = []
-    reviews: dict[str, Review] = {}
-    where: dict[str, str] = {}
-    label = f"Reading {path.name}"
+    reviews: dict[str, tuple[Review, str, set[str]]] = {}  # id -> review, where it is, what was changed
     for n, row in enumerate(parsed.rows, 1):
         if progress and (n % 1000 == 0 or n == len(parsed.rows)):
-            progress(label, n, len(parsed.rows))
-        review = row if isinstance(row, Refusal) else _checked(row, raw, cleaned)
+            progress(f"Reading {path.name}", n, len(parsed.rows))
+        changes: set[str] = set()
+        review = row if isinstance(row, Refusal) else _checked(row, raw, changes)
         if isinstance(review, Refusal):
             refusals.append(review)
         elif review.review_id in reviews:
-            refusals.append(Refusal(row.where, "review id already taken", f"{review.review_id} is also {where[review.review_id]}"))
+            refusals.append(Refusal(row.where, "review id already taken", f"{review.review_id}, taken at {reviews[review.review_id][1]}"))
         else:
-            reviews[review.review_id] = review
-            where[review.review_id] = row.where
-    kept = list(reviews.values())
+            reviews[review.review_id] = (review, row.where, changes)
+    kept = [review for review, _, _ in reviews.values()]
+    n_names = 0
     if not raw:
         repeated = cleaning.repeats(kept)
-        refusals += [Refusal(where[r.review_id], "repeats another review of its topic", r.text[:60]) for r in kept if r.review_id in repeated]
+        refusals += [Refusal(reviews[r.review_id][1], "repeats another review of its topic", r.text[:60]) for r in kept if r.review_id in repeated]
         kept, n_names = cleaning.split_shared_names([r for r in kept if r.review_id not in repeated])
-        cleaned.update({"display names shared by many people, split": n_names} if n_names else {})
     refused = Counter(refusal.reason for refusal in refusals)
-    if not kept:
-        reasons = "; ".join(f"{n} x {reason}, first at {_first(refusals, reason).where}" for reason, n in refused.most_common(5))
-        raise ValueError(f"{path.name} holds no usable review: {reasons or 'it has no rows'}")
-    named, labeled = _with_names(kept)
     examples = tuple(e for reason in refused for e in [r for r in refusals if r.reason == reason][:N_EXAMPLES])
+    if not kept:
+        reasons = "; ".join(f"{n} x {reason}, first at {next(e.where for e in examples if e.reason == reason)}" for reason, n in refused.most_common(5))
+        raise ValueError(f"{path.name} holds no usable review: {reasons or 'it has no rows'}")
+    cleaned = Counter(kind for review in kept for kind in reviews[review.review_id][2])
+    if n_names:
+        cleaned["display names shared by many people, split"] = n_names
+    named, labeled = _with_names(kept)
     report = ImportReport(parsed.format, len(parsed.rows), len(named), dict(cleaned), dict(refused), examples, parsed.notes)
     return Corpus(path.stem, tuple(named), labeled), report
 
@@ -198,10 +195,6 @@ def _grouped(reviews: Iterable[Review], key) -> dict[str, tuple[Review, ...]]:
     return {name: tuple(group) for name, group in groups.items()}
 
 
-def _first(refusals: Sequence[Refusal], reason: str) -> Refusal:
-    return next(refusal for refusal in refusals if refusal.reason == reason)
-
-
 class _Refused(Exception):
     """A row that cannot be taken; never leaves this module."""
 
@@ -210,18 +203,15 @@ class _Refused(Exception):
         self.reason, self.detail = reason, detail
 
 
-def _checked(row: Row, raw: bool, cleaned: Counter[str]) -> Review | Refusal:
-    """The row as a review, its text cleaned unless ``raw``; changes are counted only for rows that are kept."""
-    changes: list[str] = []
+def _checked(row: Row, raw: bool, changes: set[str]) -> Review | Refusal:
+    """The row as a review, its text cleaned unless ``raw``, with what was changed added to ``changes``; or why not."""
     try:
-        review = _review(row.values, raw, changes)
+        return _review(row.values, raw, changes)
     except _Refused as refused:
         return Refusal(row.where, refused.reason, cleaning.plain_text(refused.detail)[:80])
-    cleaned.update(set(changes))
-    return review
 
 
-def _review(values: Mapping[str, object], raw: bool, changes: list[str]) -> Review:
+def _review(values: Mapping[str, object], raw: bool, changes: set[str]) -> Review:
     text = _capped(_string(values, "text", changes), MAX_TEXT, "text", changes)
     title = _capped(_string(values, "title", changes).replace("\n", " "), MAX_TITLE, "title", changes)
     if not text:
@@ -229,9 +219,9 @@ def _review(values: Mapping[str, object], raw: bool, changes: list[str]) -> Revi
     if not raw:
         text, kinds = cleaning.clean_text(text)
         title, _ = cleaning.clean_text(title)
-        changes += kinds
+        changes.update(kinds)
         if not text:
-            raise _Refused("nothing left after cleaning", f"{'; '.join(kinds)}: {_string(values, 'text', [])}")
+            raise _Refused("nothing left after cleaning", f"{'; '.join(kinds)}: {_string(values, 'text', set())}")
     user_id = _id(values, "user_id", changes)
     topic = _capped(_string(values, "topic", changes).replace("\n", " "), MAX_TITLE, "topic", changes)
     topic_id = _id(values, "topic_id", changes, default=topic[:MAX_ID])
@@ -242,25 +232,27 @@ def _review(values: Mapping[str, object], raw: bool, changes: list[str]) -> Revi
     return Review(review_id, user_id, topic_id, topic, category, title, text, rating, time)
 
 
-def _string(values: Mapping[str, object], name: str, changes: list[str]) -> str:
+def _string(values: Mapping[str, object], name: str, changes: set[str]) -> str:
     value = values.get(name)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        value = ", ".join(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _Refused(f"{name} is not text", repr(value)[:60])
-    plain = cleaning.plain_text(str(value)[: MAX_TEXT * 4])
-    if isinstance(value, str) and len(value) - len(plain) > len(value) - len(value.strip()) and "\r" not in value:
-        changes.append("control or invisible characters removed")
+    plain = cleaning.plain_text(str(value))
+    if plain != cleaning.unix_lines(str(value)).strip():
+        changes.add("control or invisible characters removed")
     return plain
 
 
-def _capped(text: str, limit: int, name: str, changes: list[str]) -> str:
+def _capped(text: str, limit: int, name: str, changes: set[str]) -> str:
     if len(text) > limit:
-        changes.append(f"{name} cut to {limit:,} characters")
+        changes.add(f"{name} cut to {limit:,} characters")
     return text[:limit].rstrip()
 
 
-def _id(values: Mapping[str, object], name: str, changes: list[str], default: str = "") -> str:
+def _id(values: Mapping[str, object], name: str, changes: set[str], default: str = "") -> str:
     value = " ".join(_string(values, name, changes).split()) or default
     if not value:
         raise _Refused(f"no {name}")
@@ -287,7 +279,7 @@ def _rating(value: object) -> float | None:
     return rating
 
 
-def _time(value: object, changes: list[str]) -> str:
+def _time(value: object, changes: set[str]) -> str:
     """ISO date of a date, an ISO text or seconds or milliseconds since 1970; '' where there is none or it cannot be understood."""
     if isinstance(value, date):
         return value.isoformat()[:10]
@@ -300,7 +292,7 @@ def _time(value: object, changes: list[str]) -> str:
             return datetime.fromtimestamp(seconds, UTC).date().isoformat()
         return datetime.fromisoformat(text).date().isoformat()
     except (ValueError, OverflowError, OSError):
-        changes.append("time not understood and left out")
+        changes.add("time not understood and left out")
         return ""
 
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pat_core.cache import file_sha256, is_whole, save_folder
+from pat_core.cache import facts_key, file_sha256, is_whole, save_folder
 from pat_core.progress import Progress
 
 MAX_TOKENS = 128  # a review's topic is in its first hundred words; twice as many cost twice the time
@@ -107,7 +107,7 @@ def encode_cached(embedder: Embedder, texts: Sequence[str], cache_dir: Path, pro
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "replace")).digest())
     facts = {"texts": digest.hexdigest(), "n": len(texts), "embedder": embedder.fingerprint}
-    folder = cache_dir / "embeddings" / hashlib.sha256(f"{facts}".encode()).hexdigest()[:32]
+    folder = cache_dir / "embeddings" / facts_key(facts)
     if is_whole(folder, facts):
         vectors = np.load(folder / "vectors.npy", allow_pickle=False)
         if vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == len(texts):

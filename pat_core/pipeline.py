@@ -322,7 +322,7 @@ def open_workbench(config: Config, data: Path, progress: Progress) -> Workbench:
     """Reads ``data``, opens retrieval (from the cache where the same data was seen before) and the model. Slow the first time."""
     corpus, _ = read_corpus(data, progress=progress)
     cache = config.home / "cache"
-    embedder = open_embedder(config.embedder, cache, device=config.device)
+    embedder = open_embedder(config.embedder, config.device)
     topic_search = TopicSearch(corpus, embedder, cache, progress)
     style_graph = open_style_graph(corpus, cache, progress)
     return Workbench(corpus, style_graph, topic_search, open_llm(config, progress))

@@ -15,11 +15,10 @@ def terminal_progress() -> Progress:
 
     def report(label: str, done: int, total: int) -> None:
         if label not in bars:
-            bars[label] = tqdm(total=total, desc=label, unit="", dynamic_ncols=True)
+            bars[label] = tqdm(total=total, desc=label, unit="", dynamic_ncols=True, mininterval=0.5)
         bar = bars[label]
         bar.total = total
-        bar.n = done
-        bar.refresh()
+        bar.update(done - bar.n)
         if done >= total:
             bars.pop(label).close()
 

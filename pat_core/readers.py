@@ -265,7 +265,7 @@ def guess_columns(names: list[str], given: Mapping[str, str] | None = None) -> d
     mapping = dict(given or {})
     for ours, theirs in mapping.items():
         if theirs not in names:
-            raise ValueError(f"no column is called {theirs!r} (given for {ours}); the file has {', '.join(names[:30]) or 'none'}")
+            raise ValueError(f"no column is called {theirs!r} (given for {ours}); the file has {_shown(names)}")
     plain = {re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"): name for name in reversed(names)}
     for ours, guesses in GUESSES.items():
         free = [plain[guess] for guess in guesses if guess in plain and plain[guess] not in mapping.values()]
@@ -275,6 +275,9 @@ def guess_columns(names: list[str], given: Mapping[str, str] | None = None) -> d
     if "topic_id" not in mapping and "topic" not in mapping:
         missing.append("topic_id")
     if missing:
-        found = ", ".join(names[:30]) or "none"
-        raise ValueError(f"no column holds {' or '.join(missing)}; the file has {found}; name one, for example --column {missing[0]}={names[0] if names else 'NAME'}")
+        raise ValueError(f"no column holds {' or '.join(missing)}; the file has {_shown(names)}; name it with --column {missing[0]}=NAME")
     return mapping
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(repr(name[:40]) for name in names[:20]) or "none"

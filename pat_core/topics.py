@@ -26,7 +26,7 @@ N_LEVELS = 4
 RRF = 60  # reciprocal rank fusion, 1 / (RRF + rank): Cormack, Clarke and Buettcher, SIGIR 2009
 ALIGNMENT_WEIGHT = 0.5  # of the alignment ranking, against 1 for BM25 and 1 for meaning: who agrees matters less than what is said
 NEAR_TOPICS = 10  # topics of level 2
-NEAR_TOPIC_COSINE = 0.3  # topics less alike than this are not near in meaning
+NEAR_TOPIC_COSINE = 0.4  # 9 of 10 pairs of topics are less alike than this, by the embedded model
 NEAR_REVIEWS = 60  # candidates of level 3 from each of BM25 and meaning
 CLOSE_COSINE = 0.5  # from here on a card says that the meaning is close
 LABEL_RATIO = 0.85  # likeness of two topic names that are the same but for spelling
@@ -215,13 +215,14 @@ class TopicSearch:
 
     def _why(self, question: _Question, row: int, level: int) -> tuple[str, ...]:
         review, query = self.reviews[row], question.query
-        why = [("same topic", "a topic the same people reviewed", "a topic near in meaning", "a review near your words")[level]]
+        shared = self._shared_words(question, review)
+        last = "a review near your words" if shared or question.cosine[row] >= NEAR_TOPIC_COSINE else "nothing is near; the closest there is"
+        why = [("same topic", "a topic the same people reviewed", "a topic near in meaning", last)[level]]
         if review.rating is not None and review.rating == query.rating:
             why.append(f"rated {review.rating:g} like you")
         agreement, n_shared = question.agreement.get(review.user_id, (0.0, 0))
         if agreement >= 0.5:
             why.append(f"agrees with you on {n_shared} topic{'s' if n_shared > 1 else ''}")
-        shared = self._shared_words(question, review)
         if shared:
             why.append("shares: " + ", ".join(shared))
         elif question.cosine[row] >= CLOSE_COSINE:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import networkx as nx
 
+from pat_core.graph import visitor_subgraph
 from pat_core.types import (
     Alternative,
     Completion,
@@ -128,18 +129,7 @@ class DoubleWorkbench:
         yield dataclasses.replace(base, stage="done", seconds=0.4, drafts=(text,), trace=new)
 
     def visitor_graph(self, run: Trace | Snapshot, query: Query) -> nx.Graph:
-        graph = nx.Graph()
-        graph.add_node("visitor", kind="visitor", label="You", score=1.0)
-        for n in (*run.style_neighbors, *run.topic_neighbors):
-            graph.add_node(("user", n.review.user_id), kind="user", label=n.review.user_id, score=n.score)
-            graph.add_edge("visitor", ("user", n.review.user_id))
-            for review in self.corpus.by_user[n.review.user_id]:
-                graph.add_node(("topic", review.topic_id), kind="topic", label=review.topic, score=0.0)
-                graph.add_edge(("user", n.review.user_id), ("topic", review.topic_id))
-        for n in run.topic_neighbors:
-            if n.level == 0:
-                graph.add_edge("visitor", ("topic", n.review.topic_id))
-        return graph
+        return visitor_subgraph(self.corpus, query, run.style_neighbors, run.topic_neighbors)  # type: ignore[arg-type]
 
     def _grow(self, text: str, step: int = 2) -> Iterator[str]:
         words = text.split(" ")
@@ -167,7 +157,13 @@ class DoubleWorkbench:
         same = [r for r in self.corpus.reviews if r.topic_id == query.topic_id]
         other = [r for r in self.corpus.reviews if r.topic_id != query.topic_id]
         topic = tuple(
-            Neighbor("topic", r, 0.66 - 0.05 * i, ("shares the words pour, beep",), 0 if r in same else 2)
+            Neighbor(
+                "topic",
+                r,
+                0.66 - 0.05 * i,
+                ("same topic" if r in same else "a topic near in meaning", "shares: pour, beep"),
+                0 if r in same else 2,
+            )
             for i, r in enumerate((same + other)[: options.k_topic])
         )
         yield now(style_neighbors=style, topic_neighbors=topic, stage="reasoning")

@@ -1,9 +1,7 @@
-"""A small campaign to vote on, a clock that tests move, and a connection that fails where a test says."""
+"""A small campaign to vote on and a clock that tests move."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -69,19 +67,3 @@ def answer(shown: Assignment, outcome: str = "A", **details: object) -> Judgment
 
 def vote(store: Store, pair: Pair, who: Annotator, outcome: str = "A", **details: object) -> Judgment:
     return store.record_judgment(answer(offer(store, pair, who), outcome, **details))
-
-
-def failing(when: Callable[[str], bool], act: Callable[[], None], *, after: bool = False) -> type[sqlite3.Connection]:
-    """A connection class that calls ``act`` at each statement for which ``when`` is true, before or after it is carried out."""
-
-    class Failing(sqlite3.Connection):
-        def execute(self, sql: str, *arguments: object) -> sqlite3.Cursor:
-            hit = when(sql)
-            if hit and not after:
-                act()
-            cursor = super().execute(sql, *arguments)
-            if hit and after:
-                act()
-            return cursor
-
-    return Failing

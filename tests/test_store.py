@@ -514,12 +514,33 @@ def test_readers_cannot_write(store):
         db.execute("DELETE FROM settings")
 
 
+def test_many_read_while_one_votes(store):
+    made, ada = fill(store, 30), person(store)
+    gate = threading.Barrier(20)
+
+    def read(_):
+        gate.wait()
+        lengths = []
+        while len(lengths) < 200 and (not lengths or lengths[-1] < len(made.pairs)):
+            lengths.append(len(store.judgments()))
+        return lengths
+
+    with ThreadPoolExecutor(20) as pool:
+        seen = pool.map(read, range(20))
+        for pair in made.pairs:
+            vote(store, pair, ada)
+        for lengths in seen:
+            assert lengths == sorted(lengths)
+
+
 def test_a_closed_store_says_so(path):
     store = open_store(path)
     store.close()
     store.close()
     with pytest.raises(NotSaved, match="was closed"):
         person(store)
+    with pytest.raises(StoreError, match="was closed"):
+        store.all(Pair)
 
 
 def test_network_mounts_are_refused(tmp_path):

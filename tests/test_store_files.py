@@ -489,6 +489,9 @@ def test_an_erasure_waits_for_a_reader_and_is_finished_later(path, monkeypatch, 
         with pytest.raises(StoreError, match=r"files of .* are not clean yet"):
             store.erase(ada.annotator_id)
         assert store.judgments() == () and canary_files(tmp_path)
+    with open_store(path) as store:  # people can vote meanwhile
+        assert [e.cleaned for e in store.all(Erasure)] == [False]
+        vote(store, made.pairs[1], person(store, "Bob"))
         reader.close()
         assert store.erase(ada.annotator_id).erasure.cleaned
         assert canary_files(tmp_path) == []

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import json
 import math
+import random
 import socket
+import string
 import threading
 import time
 import xml.etree.ElementTree as ET
+import zlib
 from html.parser import HTMLParser
 
 import httpx
@@ -123,15 +127,14 @@ def test_a_link_that_was_not_made_here_is_refused_with_a_sentence(token):
 
 
 def test_a_link_does_not_unpack_without_bound():
-    import base64
-    import zlib
-
     bomb = base64.urlsafe_b64encode(zlib.compress(b'{"t":"' + b"a" * 4_000_000 + b'"}', 9)).decode().rstrip("=")
     assert len(bomb) < form.MAX_LINK_CHARACTERS
     with pytest.raises(ValueError, match="damaged"):
         form_of_link(bomb)
+    noise = random.Random(0)
+    long = tuple(Entry("".join(noise.choices(string.ascii_letters, k=2000))) for _ in range(5))
     with pytest.raises(ValueError, match="shorten"):
-        link_token(Form("kettle", entries=tuple(Entry("".join(chr(33 + (i * j) % 900) for i in range(2000))) for j in range(7, 12))))
+        link_token(Form("kettle", entries=long))
 
 
 def test_worked_examples_are_valid_and_about_the_demo_corpus():
@@ -224,7 +227,14 @@ def test_no_text_from_anywhere_becomes_markup(text):
 
 def test_the_neighbors_say_why_they_are_there_and_how_far_was_looked():
     text = parsed(cards.neighbors(DONE, "")).text
-    assert "Level 0: on the same topic" in text and "short sentences, about 9 words" in text and "rated 4 of 5" in text and "0.81" in text
+    assert (
+        "Level 0" in text
+        and "same topic" in text
+        and "3 on the same topic" in text
+        and "short sentences, about 9 words" in text
+        and "rated 4 of 5" in text
+        and "0.81" in text
+    )
     far = dataclasses.replace(DONE, topic_neighbors=tuple(dataclasses.replace(n, level=3) for n in DONE.topic_neighbors))
     assert "near the request, on any topic" in parsed(cards.neighbors(far, "")).text
 
@@ -282,9 +292,17 @@ def test_the_graph_is_well_formed_labelled_and_bounded():
             "rect",
             "text",
         }
+        people = [label for label in labels if str(label).startswith("user")]
+        assert people[:2] == ["user 1", "user 2"] and heights(svg, "user 1") < heights(svg, "user 2") < heights(svg, "user 9"), (
+            "nearest on top"
+        )
         assert any(str(label).startswith("topic 29") for label in labels), "what the visitor writes about is never trimmed away"
     assert len(root.findall("svg")) == 2
     assert picture(nx.Graph(), frozenset(), frozenset()) == ""
+
+
+def heights(svg: ET.Element, label: str) -> float:
+    return next(float(e.get("y", "")) for e in svg.iter("text") if e.text == label)
 
 
 def luminance(color: str) -> float:
@@ -353,7 +371,7 @@ def snapshots(n: int, seconds: float = 0.0):
 def test_a_run_is_thinned_but_its_last_word_always_comes():
     started = time.monotonic()
     seen = [s.seconds for s in Runs().follow(snapshots(500)) if s]
-    assert seen[-1] == 499 and len(seen) <= 3 and time.monotonic() - started < 1
+    assert seen[-1] == 499 and len(seen) <= 3 and time.monotonic() - started < 3
     slow = [s for s in Runs().follow(snapshots(3, 0.6)) if s is None]
     assert slow, "a silent model must not keep Stop and a closed tab waiting"
 
@@ -368,7 +386,7 @@ def test_a_closed_page_frees_the_model_for_the_next_run():
     second = runs.follow(lambda cancel: bench.stream(query, cancel=cancel))  # the double refuses to run twice at once
     while next(second) is None:
         pass
-    assert time.monotonic() - started < 2 and bench.cancelled == 1
+    assert time.monotonic() - started < 3 and bench.cancelled == 1
     runs.stop_all()
     assert [s for s in second if s][-1].stage == "stopped"
 

@@ -101,7 +101,7 @@ def _raw(counts: np.ndarray, prompt: np.ndarray) -> Estimate:
     n = counts.sum(axis=1)
     pairs = n * (n - 1) / 2
     same = (counts * (counts - 1) / 2).sum(axis=1)
-    return share_estimate(same / pairs, pairs, prompt)
+    return share_estimate(same / pairs, pairs, prompt, most=float(pairs.sum()))
 
 
 def _alpha(
@@ -115,7 +115,9 @@ def _alpha(
     draws = np.random.default_rng(seed).multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), size=n_resamples)
     resampled = alphas(counts, draws[:, prompt].astype(float), metric)
     resampled = resampled[np.isfinite(resampled)]
-    low, high = np.quantile(resampled, [0.025, 0.975]) if len(resampled) else (-1.0, 1.0)
+    sd = float(resampled.std()) if len(resampled) else 1.0
+    half = t_quantile(n_prompts) * sd * math.sqrt(n_prompts / max(n_prompts - 1, 1))
+    low, high = point.alpha - half, point.alpha + half
     if point.observed == 0 or n_prompts == 1:  # resampling cannot see a disagreement that has not happened yet
         chance = 1 - float(((counts.sum(axis=0) / counts.sum()) ** 2).sum())
         low = min(low, 1 - (1 - raw.low) / chance)

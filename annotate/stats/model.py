@@ -8,6 +8,7 @@ so is negative skill: who answers against everyone gets a skill near 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -35,6 +36,11 @@ class Priors:
     covariate: float = 1.0
     skill: float = 0.5
     annotator_left: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("system", "tie", "left", "covariate", "skill", "annotator_left"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"prior {name}={getattr(self, name)!r} must be a finite standard deviation above 0, in logits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,8 @@ def _predict(params: np.ndarray, d: Design, skills: np.ndarray) -> tuple[np.ndar
     if d.with_annotators:
         eta = eta + params[n + len(skills) :][d.annotator]
     logits = np.stack([eta / 2, -eta / 2, np.full_like(eta, params[k])])
-    return skill, pull, logits - np.logaddexp.reduce(logits, axis=0)
+    logits -= logits.max(axis=0)
+    return skill, pull, logits - np.log(np.exp(logits).sum(axis=0))
 
 
 def _loss(params: np.ndarray, d: Design, weight: np.ndarray, share: np.ndarray) -> tuple[float, np.ndarray]:
@@ -141,13 +148,15 @@ def _loss(params: np.ndarray, d: Design, weight: np.ndarray, share: np.ndarray) 
     by_tie = weight * (p_tie - (d.result == 2))
     by_pull = np.zeros_like(by_eta)
     if d.with_annotators:
-        mean = (p_left - p_right) / 2
-        variance = (p_left + p_right) / 4 - mean**2
-        information = np.bincount(d.annotator, weight * variance * pull**2, r) + d.precision[n]
+        mean, square = (p_left - p_right) / 2, (p_left + p_right) / 4
+        variance = square - mean * mean
+        pull_square = pull * pull
+        apart = weight * ((1 - share) ** 2)[d.annotator]  # skill is relative: someone who cast all the votes has none to learn
+        information = np.bincount(d.annotator, apart * variance * pull_square, r) + d.precision[n]
         loss += np.log(information / d.precision[n]).sum() / 2
-        each = weight / (2 * information[d.annotator])
-        by_eta += each * pull**2 * (mean / 4 - 3 * mean * (p_left + p_right) / 4 + 2 * mean**3)
-        by_tie += each * pull**2 * p_tie * (mean**2 - variance)
+        each = apart / (2 * information[d.annotator])
+        by_eta += each * pull_square * mean * (0.25 - 3 * square + 2 * mean * mean)
+        by_tie += each * pull_square * p_tie * (mean * mean - variance)
         by_pull = each * 2 * variance * pull
     by_pull += by_eta
     grad = d.precision * params
@@ -207,26 +216,31 @@ def davidson(votes: Sequence[Vote], *, annotators: bool = True, priors: Priors =
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How uncertain the core parameters are: covariances (n_core, n_core) from resampling and from the model's own information."""
+    """How uncertain the core parameters are, as covariances (n_core, n_core): from resampling ``n_clusters`` clusters, from the model's own
+    information, and what ``n_judges`` annotators who differ in taste add (zeros unless they were resampled too).
+    """
 
     resampled: np.ndarray
     model: np.ndarray
     n_clusters: int
+    judges: np.ndarray
+    n_judges: int
 
     def half_width(self, contrast: np.ndarray) -> float:
-        """Half the 95% interval of ``contrast @ params``: the wider of both, for clustering can only add to what the model knows.
+        """Half the 95% interval of ``contrast @ params``: from resampling or the model, whichever is wider, and the annotators' part.
 
         The model's part keeps a few unanimous votes, which resample to themselves, from looking certain.
         """
         variance = max(contrast @ self.resampled @ contrast, contrast @ self.model @ contrast)
-        return t_quantile(self.n_clusters) * float(np.sqrt(variance))
+        by_judges = max(contrast @ self.judges @ contrast, 0.0)
+        return math.sqrt(t_quantile(self.n_clusters) ** 2 * variance + t_quantile(self.n_judges) ** 2 * by_judges)
 
 
 def spread(d: Design, params: np.ndarray, resample: Resample, n_resamples: int, seed: int) -> Spread:
     """Covariances of the core parameters around ``params``; ``resample`` says what is drawn with replacement.
 
-    "both" combines three bootstraps as prompts + annotators - votes (Cameron, Gelbach and Miller 2011), since drawing both at once would
-    triple the part of the variance that is plain vote noise. Fewer than about 10 annotators make "annotators" and "both" rough.
+    "both" adds to the bootstrap over prompts the one over annotators less the one over votes (as in Cameron, Gelbach and Miller 2011), since
+    drawing both at once would triple the part of the variance that is plain vote noise. It is rough with fewer than about 10 annotators.
     """
     if resample not in RESAMPLE:
         raise ValueError(f"resample {resample!r} is not known; use one of {', '.join(RESAMPLE)}")
@@ -234,12 +248,15 @@ def spread(d: Design, params: np.ndarray, resample: Resample, n_resamples: int, 
         raise ValueError(f"n_resamples {n_resamples!r} must be at least 2; 200 gives interval widths to about 5%")
     rng = np.random.default_rng(seed)
     covariance = np.linalg.inv(_information(d, params))
-    step = np.linalg.cholesky(covariance) * np.sqrt(d.weight.sum())
-    clusters = {"prompts": [d.prompt], "annotators": [d.judge], "both": [d.prompt, d.judge]}[resample]
-    resampled = sum(_bootstrap_covariance(d, params, step, c, n_resamples, rng) for c in clusters)
+    step = np.linalg.cholesky(covariance) * math.sqrt(d.weight.sum())
+    cluster = d.judge if resample == "annotators" else d.prompt
+    resampled = _bootstrap_covariance(d, params, step, cluster, n_resamples, rng)
+    judges = np.zeros_like(resampled)
     if resample == "both":
-        resampled = resampled - _bootstrap_covariance(d, params, step, np.arange(len(d.weight)), n_resamples, rng)
-    return Spread(resampled, covariance[: d.n_core, : d.n_core], min(len(np.unique(c)) for c in clusters))
+        votes = np.arange(len(d.weight))
+        judges = _bootstrap_covariance(d, params, step, d.judge, n_resamples, rng)
+        judges -= _bootstrap_covariance(d, params, step, votes, n_resamples, rng)
+    return Spread(resampled, covariance[: d.n_core, : d.n_core], int(cluster.max()) + 1, judges, len(d.annotators))
 
 
 def _bootstrap_covariance(

@@ -67,7 +67,7 @@ def _win_rate(a: str, b: str, votes: list[Vote]) -> WinRate:
         n_tie=sum(v.outcome == "tie" for v in votes),
         n_both_bad=sum(v.outcome == "both_bad" for v in votes),
         decisive=share_estimate(y[decisive], weight[decisive], prompt[decisive]),
-        half_ties=share_estimate(y, weight, prompt),
+        half_ties=share_estimate(y, weight, prompt, most=len(y) ** 2 / max(decisive.sum(), 1)),  # a half win varies less than a win
         side_balanced=float(np.mean([np.average(y[s], weights=weight[s]) for s in sides])) if all(s.any() for s in sides) else None,
     )
 

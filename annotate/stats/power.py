@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.special import betaln, expit
 from scipy.stats import norm
 
@@ -135,7 +137,9 @@ class Flip:
 
 
 def votes_to_flip(votes: Sequence[Vote]) -> Flip | None:
-    """The fewest votes to flip the winner of Bradley-Terry with half wins for ties; None where nothing is compared or first place is tied.
+    """The fewest votes to flip the winner of Bradley-Terry with half wins for ties.
+
+    None where there is no winner to flip: no vote, a tied first place, or groups of systems that never met.
 
     Two systems: the leader's heaviest votes first, which is exact. More: votes are ranked by their influence on the gap between leader
     and challenger (the Newton step of a fit that has a normal prior of sd 2 on strengths), the shortest prefix that flips a refit is found
@@ -148,6 +152,8 @@ def votes_to_flip(votes: Sequence[Vote]) -> Flip | None:
     left, right = side[: len(votes)], side[len(votes) :]
     y = np.array([score(v, v.left) for v in votes])
     weight = np.array([v.weight for v in votes])
+    if connected_components(coo_array((weight, (left, right)), shape=(len(systems),) * 2), directed=False)[0] > 1:
+        return None
     if len(systems) == 2:
         return _flip_two(systems, np.where(left == 0, y, 1 - y), weight)
     k = len(systems)

@@ -181,13 +181,16 @@ class PositionBias:
 
 
 def position_bias(votes: Sequence[Vote], *, n_resamples: int = 200, seed: int = 0) -> PositionBias:
-    """Test the pull of the left side, plainly and with the strengths of the systems taken out; the sides themselves may be unbalanced."""
+    """Test the pull of the left side, plainly and with the strengths of the systems taken out; the sides themselves may be unbalanced.
+
+    The model's part has the prior of ``Priors`` on both, so that a system that only ever stood left is not taken for a side effect.
+    """
     decisive = [v for v in counted(votes) if v.outcome in DECISIVE]
     if not decisive:
         return PositionBias(0, 0, None, None, None, None)
     left = np.array([v.outcome == "left" for v in decisive], dtype=float)
     share = share_estimate(left, np.array([v.weight for v in decisive]), codes([v.prompt for v in decisive])[0])
-    d = design(decisive, None, False, Priors(left=10.0))
+    d = design(decisive, None, False, Priors())
     params = solve(d, d.weight)
     wide = spread(d, params, "prompts", n_resamples, seed)
     half = wide.half_width(np.eye(d.n_core)[len(d.systems) + 1])
@@ -245,9 +248,9 @@ def length_adjusted(
 
 @dataclass(frozen=True, slots=True)
 class PlainRatings:
-    """evalica's ratings as (system, Elo points), best first; ``low``/``high`` by system are its percentile bootstrap over votes, or empty.
+    """evalica's ratings as (system, Elo points), best first; ``low`` and ``high`` by system are its percentile bootstrap over votes.
 
-    ``tie`` is Newman's tie parameter v (half of Davidson's exp(kappa)), None for Bradley-Terry, which counts a tie as half a win for each.
+    They are empty without resamples, or where one of them leaves a system without a win. ``tie`` is Newman's tie parameter v (half of Davidson's exp(kappa)), None for Bradley-Terry, which counts a tie as half a win for each.
     """
 
     method: Literal["bradley_terry", "newman"]
@@ -276,7 +279,7 @@ def _evalica(
     _check_finite(votes)
     winners = [{"left": evalica.Winner.X, "right": evalica.Winner.Y}.get(v.outcome, evalica.Winner.Draw) for v in votes]
     data = {"xs": [v.left for v in votes], "ys": [v.right for v in votes], "winners": winners, "weights": [v.weight for v in votes]}
-    options = {"tie_weight": tie_weight, "tolerance": 1e-9, "limit": 100_000}
+    options = {"tie_weight": tie_weight, "tolerance": 1e-9, "limit": 10_000}
     low, high = {}, {}
     fit = getattr(evalica, method)(**data, **options)
     log_mean = np.log(fit.scores).mean()
@@ -284,8 +287,9 @@ def _evalica(
         boot = evalica.bootstrap(
             getattr(evalica, method), **data, **options, n_resamples=n_resamples, bootstrap_method="percentile", random_state=seed
         )
-        elo = MEAN_RATING + ELO_PER_LOGIT * np.log(boot.distribution).sub(np.log(boot.distribution).mean(axis=1), axis=0)
-        low, high = elo.quantile(0.025).to_dict(), elo.quantile(0.975).to_dict()
+        if (boot.distribution > 0).all(axis=None):
+            elo = MEAN_RATING + ELO_PER_LOGIT * np.log(boot.distribution).sub(np.log(boot.distribution).mean(axis=1), axis=0)
+            low, high = elo.quantile(0.025).to_dict(), elo.quantile(0.975).to_dict()
     scores = tuple((str(s), float(MEAN_RATING + ELO_PER_LOGIT * (math.log(v) - log_mean))) for s, v in fit.scores.items())
     return PlainRatings(method, scores, low, high, tie=getattr(fit, "v", None))
 

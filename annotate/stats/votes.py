@@ -54,6 +54,9 @@ class Vote:
             raise ValueError(f"strength {self.strength!r} is not known; use 1 (slightly), 2 (clearly) or None (not asked)")
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"weight {self.weight!r} must be a finite number of at least 0")
+        for name, words in (("words_left", self.words_left), ("words_right", self.words_right)):
+            if words is not None and not words >= 0:
+                raise ValueError(f"{name} {words!r} must be a count of at least 0, or None where it is unknown")
         for name, value in self.dims.items():
             if value not in DIMENSION_VALUES:
                 raise ValueError(f"dimension {name!r} has value {value!r}; use one of {', '.join(DIMENSION_VALUES)}")
@@ -121,24 +124,24 @@ def t_quantile(n_clusters: int) -> float:
     return float(student_t.ppf(0.975, max(n_clusters - 1, 1)))
 
 
-def effective_size(y: np.ndarray, weight: np.ndarray, cluster: np.ndarray) -> float:
+def effective_size(y: np.ndarray, weight: np.ndarray, cluster: np.ndarray, most: float | None = None) -> float:
     """How many independent unweighted votes carry as much about the mean of ``y`` (in [0, 1]) as these clustered, weighted ones.
 
-    Kish's n, divided by the design effect (cluster-robust over binomial variance, at least 1) and by the Korn-Graubard factor for few
-    clusters. Where the mean is 0 or 1 the design effect cannot be seen, and each cluster counts once. 0 without votes.
+    The binomial over the cluster-robust variance, at most ``most`` (Kish's n unless given), with the Korn-Graubard factor for few
+    clusters. Where the mean is 0 or 1 clustering cannot be seen, and each cluster counts once. 0 without votes.
     """
     total = weight.sum()
     if total <= 0:
         return 0.0
-    kish = total**2 / (weight**2).sum()
+    kish = float(total**2 / (weight**2).sum())
     n_clusters = len(np.unique(cluster[weight > 0]))
-    mean = (weight * y).sum() / total
-    residual = np.bincount(cluster, weight * (y - mean))
+    mean = float((weight * y).sum() / total)
     if n_clusters == 1 or not 0 < mean < 1:
-        return float(min(kish, n_clusters))
-    robust = (residual**2).sum() / total**2 * n_clusters / (n_clusters - 1)
-    size = min(kish, mean * (1 - mean) / robust) if robust > 0 else kish
-    return float(size * (t_quantile(round(kish)) / t_quantile(n_clusters)) ** 2) if kish > n_clusters else float(size)
+        return min(kish, float(n_clusters))
+    robust = (np.bincount(cluster, weight * (y - mean)) ** 2).sum() / total**2 * n_clusters / (n_clusters - 1)
+    size = min(most or kish, mean * (1 - mean) / robust) if robust > 0 else kish
+    few = t_quantile(max(n_clusters, round(kish))) / t_quantile(n_clusters)
+    return float(size * few**2)
 
 
 def wilson(share: float, n: float, level: float = 0.95) -> Estimate:
@@ -149,7 +152,7 @@ def wilson(share: float, n: float, level: float = 0.95) -> Estimate:
     return Estimate(share, max(0.0, min(center - half, share)), min(1.0, max(center + half, share)))
 
 
-def share_estimate(y: np.ndarray, weight: np.ndarray, cluster: np.ndarray) -> Estimate | None:
-    """Weighted mean of ``y`` (float, (n,), in [0, 1]) with a cluster-aware Wilson interval; ``cluster`` int (n,). None without votes."""
-    size = effective_size(y, weight, cluster)
+def share_estimate(y: np.ndarray, weight: np.ndarray, cluster: np.ndarray, most: float | None = None) -> Estimate | None:
+    """Weighted mean of ``y`` (float, (n,), in [0, 1]) with a Wilson interval of ``effective_size``; ``cluster`` int (n,). None without votes."""
+    size = effective_size(y, weight, cluster, most)
     return wilson(float((weight * y).sum() / weight.sum()), size) if size > 0 else None

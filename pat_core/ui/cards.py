@@ -49,20 +49,32 @@ def notice(sentences: tuple[str, ...], *, alert: bool = False) -> str:
     return f'<div class="pat-notice{" pat-alert" if alert else ""}" role="{"alert" if alert else "note"}">{body}</div>'
 
 
-def topic_note(label: str, n_reviews: int, category: str, *, known: bool) -> str:
+def known_topic(n_reviews: int, category: str) -> str:
     """What the corpus has on the chosen topic, in one line."""
-    if not label:
+    kind = f" · {escape(category)}" if category else ""
+    return f'<p class="pat-hint">In the corpus: {n_reviews} review{"" if n_reviews == 1 else "s"}{kind}.</p>'
+
+
+def free_topic(name: str, similar: tuple[str, ...]) -> str:
+    """What happens with a topic of one's own, and topics of the corpus that may have been meant; '' while there is no name."""
+    if not name:
         return ""
-    if known:
-        kind = f" · {escape(category)}" if category else ""
-        return f'<p class="pat-hint">In the corpus: {n_reviews} review{"" if n_reviews == 1 else "s"}{kind}.</p>'
-    return '<p class="pat-hint">Nobody in this corpus has reviewed that. The topic agent will fall back on reviews near it in meaning.</p>'
+    return (
+        '<p class="pat-hint">Nobody in this corpus has reviewed that. The topic agent will fall back on reviews near it in meaning.</p>'
+        + similar_topics(similar)
+    )
+
+
+def similar_topics(names: tuple[str, ...]) -> str:
+    """Topics as buttons; ``data-pick`` carries the name."""
+    buttons = "".join(f'<button type="button" data-pick="{escape(name)}">{escape(name)}</button>' for name in names)
+    return f'<div class="pat-similar" role="group" aria-label="Topics of the corpus">{buttons}</div>' if names else ""
 
 
 def examples(items: dict[str, tuple[str, str, Form]]) -> str:
-    """The worked examples as buttons; ``data-example`` carries the id."""
+    """The worked examples as buttons; ``data-pick`` carries the id."""
     buttons = "".join(
-        f'<button type="button" data-example="{escape(key)}"><b>{escape(name)}</b><span>{escape(about)}</span></button>'
+        f'<button type="button" data-pick="{escape(key)}"><b>{escape(name)}</b><span>{escape(about)}</span></button>'
         for key, (name, about, _) in items.items()
     )
     return f'<div class="pat-examples" role="group" aria-label="Worked examples">{buttons}</div>'
@@ -229,7 +241,7 @@ def _column(agent: Agent, title: str, found: str, items: tuple[Neighbor, ...]) -
 def _neighbor(n: Neighbor, key: str) -> str:
     rating = "" if n.review.rating is None else f'<span class="pat-muted">rated {n.review.rating:g} of 5</span>'
     why = "".join(f"<li>{escape(w)}</li>" for w in n.why)
-    level = f"<li><b>Level {n.level}</b>: {LEVELS[min(n.level, len(LEVELS) - 1)]}</li>" if n.agent == "topic" else ""
+    level = f"<li><b>Level {n.level}</b></li>" if n.agent == "topic" else ""  # the first of its reasons says the level in words
     return (
         f'<article class="pat-card"><header><b>{escape(n.review.user_id)}</b>{rating}'
         '<span class="pat-score" title="Score from -1 to 1, higher is nearer">'

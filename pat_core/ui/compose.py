@@ -125,7 +125,7 @@ class Screen:
 
 def build_compose(demo: gr.Blocks, opening: Opening, runs: Runs, examples: dict[str, tuple[str, str, Form]]) -> None:
     """Lay the view out inside the current page of ``demo`` and connect it."""
-    header = gr.HTML(lambda: header_html(opening), elem_id="pat-header")
+    header = gr.HTML(header_html(opening), elem_id="pat-header")
     with gr.Row(elem_id="pat-desk"):
         with gr.Column(scale=5, min_width=320, elem_id="pat-form"):
             column = build_form(examples)
@@ -173,12 +173,13 @@ def _connect_opening(demo: gr.Blocks, opening: Opening, header: gr.HTML, column:
             timer: gr.Timer(active=status.state == "loading"),
         }
         if room is not None:
-            value = form.find_topic(chosen, room.workbench.corpus.topics)[0] or chosen if isinstance(chosen, str) else None
+            value = form.find_topic(chosen, room.workbench.corpus.topics)[1] if isinstance(chosen, str) else None
             updates |= {topic: gr.Dropdown(choices=topic_choices(room), value=value), column.topic_note: topic_line(room, value)}
         return updates
 
     outputs = [header, column.write, timer, topic, column.topic_note]
     timer.tick(on_tick, topic, outputs, **QUIET)
+    demo.load(lambda: header_html(opening), None, header, **QUIET)
 
 
 def write_button(opening: Opening) -> gr.Button:
@@ -263,7 +264,7 @@ def _connect_run(opening: Opening, runs: Runs, screen: Screen) -> None:
     for run in (writing, fusing):  # also where the queue was full and the handler never ran
         run.failure(lambda: _idle(screen, opening), None, asked, **QUIET)
     column.stop.click(on_stop, screen.shown, screen.outputs, cancels=[writing, fusing], **QUIET)
-    screen.save.click(on_save, screen.shown, screen.saved, **QUIET).success(None, screen.saved, None, js=SAVE_FILE)
+    screen.save.click(on_save, screen.shown, screen.saved, **QUIET).success(None, screen.saved, None, js=SAVE_FILE, **QUIET)
 
 
 def _follow(

@@ -5,6 +5,7 @@ Leaves out what the values mean (``form``) and what Write and Stop do (``compose
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,13 +16,14 @@ from pat_core.ui import cards, form
 from pat_core.ui.form import ALTERNATIVES, KNOB_RANGES, MAX_PREFERENCES, Form, Knobs
 from pat_core.ui.opening import EngineRoom, Opening
 
-MAX_CHOICES = 200  # topics sent to a browser at once; larger corpora are searched as one types
+MAX_CHOICES = 1_000  # topics in the list; in a larger corpus the rest are found by typing, as buttons under the field
+MAX_SIMILAR = 6
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 RATINGS = [("Open", ""), *((str(n), str(n)) for n in range(1, 6))]
-PICK_EXAMPLE = """
+PICK = """
 element.addEventListener('click', e => {
-  const button = e.target.closest('button[data-example]');
-  if (button) trigger('pick', {id: button.dataset.example});
+  const button = e.target.closest('button[data-pick]');
+  if (button) trigger('pick', {id: button.dataset.pick});
 });
 """
 SHOW_LINK = """(token) => {
@@ -59,12 +61,12 @@ def build_form(examples: dict[str, tuple[str, str, Form]]) -> FormColumn:
     """Lay the column out inside the current context."""
     fields: dict[str, Any] = {}
     gr.HTML('<h2 class="pat-title">Start from an example</h2>')
-    example_buttons = gr.HTML(cards.examples(examples), js_on_load=PICK_EXAMPLE)
+    example_buttons = gr.HTML(cards.examples(examples), js_on_load=PICK)
     gr.HTML('<h2 class="pat-title">What to write</h2>')
     fields["topic"] = gr.Dropdown(
         [], value=None, label="Topic", info="Search the corpus, or type a topic of your own.", allow_custom_value=True
     )
-    topic_note = gr.HTML("", elem_id="pat-topic-note")
+    topic_note = gr.HTML("", elem_id="pat-topic-note", js_on_load=PICK)
     fields["title"] = gr.Textbox(label="Title", info="A few words that the review lives up to. Best not left out.", lines=1, max_lines=2)
     with gr.Row():
         fields["rating"] = gr.Radio(RATINGS, value="", label="Rating", elem_classes="pat-segments", min_width=230, scale=5)
@@ -146,12 +148,14 @@ def connect_form(demo: gr.Blocks, opening: Opening, column: FormColumn, examples
         return topic_line(opening.room, topic)
 
     def on_key(event: gr.EventData) -> Any:
-        typed = _said(event, "input_value")
         if opening.room is None or len(opening.room.workbench.corpus.topics) <= MAX_CHOICES:
-            return gr.skip()
-        return gr.Dropdown(choices=topic_choices(opening.room, typed))
+            return gr.skip()  # the list itself narrows down as one types
+        return cards.similar_topics(similar_topics(opening.room, _said(event, "input_value")))
 
-    column.examples.pick(on_pick, None, filled, **QUIET)  # type: ignore[attr-defined]  # an event of our own, declared by PICK_EXAMPLE
+    def on_similar(event: gr.EventData) -> str:
+        return _said(event, "id")[:MAX_TOPIC_CHARACTERS]
+
+    column.examples.pick(on_pick, None, filled, **QUIET)  # type: ignore[attr-defined]  # an event of our own, declared by PICK
     demo.load(on_load, None, filled, **QUIET)
     column.add.click(on_add, column.n_rows, [column.n_rows, column.add, *column.rows], **QUIET)
     for i, touched in enumerate(column.touched, 1):
@@ -161,17 +165,21 @@ def connect_form(demo: gr.Blocks, opening: Opening, column: FormColumn, examples
         kind.input(lambda: True, None, touched, **QUIET)
         kind.change(lambda kind: gr.Dropdown(visible=kind != "statement"), kind, rating, **QUIET)
     fields["topic"].change(on_topic, fields["topic"], column.topic_note, **QUIET)
-    fields["topic"].key_up(on_key, None, fields["topic"], **QUIET)
+    fields["topic"].key_up(on_key, None, column.topic_note, **QUIET)
+    column.topic_note.pick(on_similar, None, fields["topic"], **QUIET)  # type: ignore[attr-defined]
     linked = column.link.click(on_link, {*fields.values()}, [column.token, column.url, column.notice], **QUIET)
-    linked.success(None, column.token, column.url, js=SHOW_LINK)
+    linked.success(None, column.token, column.url, js=SHOW_LINK, **QUIET)
 
 
-def topic_choices(room: EngineRoom, typed: str = "") -> list[tuple[str, str]]:
-    """(label, topic id) of at most ``MAX_CHOICES`` topics whose label holds every word of ``typed``, the most reviewed ones, by label."""
-    corpus, words = room.workbench.corpus, typed.casefold().split()
-    found = [(label, key) for key, label in corpus.topics.items() if all(word in label.casefold() for word in words)]
-    found.sort(key=lambda item: (-len(corpus.by_topic.get(item[1], ())), item[0]))
-    return sorted(found[:MAX_CHOICES])
+def topic_choices(room: EngineRoom) -> list[str]:
+    """The names of the most reviewed topics, at most ``MAX_CHOICES``, in alphabetical order."""
+    return sorted(_by_reviews(room, lambda name: True)[:MAX_CHOICES], key=str.casefold)
+
+
+def similar_topics(room: EngineRoom, typed: str) -> tuple[str, ...]:
+    """Names of topics that hold every word of ``typed``, the most reviewed first, at most ``MAX_SIMILAR``."""
+    words = typed[:MAX_TOPIC_CHARACTERS].casefold().split()
+    return tuple(_by_reviews(room, lambda name: all(word in name.casefold() for word in words))[:MAX_SIMILAR]) if words else ()
 
 
 def topic_line(room: EngineRoom | None, topic: object) -> str:
@@ -179,8 +187,16 @@ def topic_line(room: EngineRoom | None, topic: object) -> str:
     if room is None or not isinstance(topic, str) or len(topic) > MAX_TOPIC_CHARACTERS:
         return ""
     corpus = room.workbench.corpus
-    topic_id, label = form.find_topic(" ".join(topic.split()), corpus.topics)
-    return cards.topic_note(label, len(corpus.by_topic.get(topic_id, ())), corpus.category_of.get(topic_id, ""), known=bool(topic_id))
+    topic_id, name = form.find_topic(" ".join(topic.split()), corpus.topics)
+    if not topic_id:
+        return cards.free_topic(name, similar_topics(room, name))
+    return cards.known_topic(len(corpus.by_topic[topic_id]), corpus.category_of.get(topic_id, ""))
+
+
+def _by_reviews(room: EngineRoom, wanted: Callable[[str], bool]) -> list[str]:
+    corpus = room.workbench.corpus
+    found = [(name, len(corpus.by_topic[topic_id])) for topic_id, name in corpus.topics.items() if wanted(name)]
+    return [name for name, _ in sorted(found, key=lambda item: (-item[1], item[0]))]
 
 
 def _preference(fields: dict[str, Any], i: int) -> gr.Column:
@@ -211,8 +227,8 @@ def _advanced(fields: dict[str, Any]) -> None:
 
 def _fill(column: FormColumn, typed: Form, room: EngineRoom | None) -> dict:
     """The updates that make the column show ``typed``."""
-    if room is not None:  # the dropdown shows a topic of the corpus by its id, whatever way it was written
-        typed = replace(typed, topic=form.find_topic(typed.topic, room.workbench.corpus.topics)[0] or typed.topic)
+    if room is not None:  # a topic of the corpus is shown by its name, whatever way it was written
+        typed = replace(typed, topic=form.find_topic(typed.topic, room.workbench.corpus.topics)[1])
     updates: dict = {column.fields[name]: value for name, value in form.form_values(typed).items()}
     for i, state in enumerate(column.touched):
         updates[state] = i < len(typed.entries) and typed.entries[i].kind != ""

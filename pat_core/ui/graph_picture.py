@@ -1,4 +1,4 @@
-"""The visitor's part of the user-topic graph as inline SVG: the visitor, the people near them, what those people reviewed.
+"""The visitor's part of the user-topic graph as inline SVG: the visitor, the people found for them, what those people reviewed.
 
 Three columns laid out by networkx, drawn once for a desk and once for a phone (text in a scaled SVG would shrink beyond reading). Shapes
 carry the meaning, colors repeat it. Leaves out everything farther than two steps, and the weakest nodes beyond ``MAX_PER_COLUMN``.
@@ -37,13 +37,17 @@ def picture(graph: nx.Graph, style_users: frozenset[str], topic_users: frozenset
     Nodes carry ``kind`` ("visitor", "user", "topic"), ``label`` and ``score``. ``style_users`` and ``topic_users`` are the user ids that
     each trajectory retrieved: people in both get both marks.
     """
-    part = _trimmed(graph)
+    part = nx.Graph(_trimmed(graph))
     users = [n for n, kind in part.nodes(data="kind") if kind == "user"]
     if not users:
         return ""
     shapes = {n: _shape(part.nodes[n]["label"], style_users, topic_users) for n in users}
+    visitors = [n for n, kind in part.nodes(data="kind") if kind == "visitor"]
+    # nearness in style is found by learning, not an edge of the data: drawn, but never in the graph itself
+    part.add_edges_from((v, n) for v in visitors for n in users if shapes[n] in ("style", "both"))
     legend = (
-        '<p class="pat-legend"><span><i class="pat-dot"></i>writes alike</span><span><i class="pat-square"></i>to draw on</span>'
+        '<p class="pat-legend"><span><i class="pat-dot"></i>writes alike</span>'
+        '<span><i class="pat-square"></i>reviewed the topic or one near it</span>'
         '<span><i class="pat-diamond"></i>a topic</span><span><i class="pat-line"></i>a review</span>'
         '<span><i class="pat-own"></i>what you write about</span></p>'
     )
@@ -51,19 +55,12 @@ def picture(graph: nx.Graph, style_users: frozenset[str], topic_users: frozenset
 
 
 def _trimmed(graph: nx.Graph) -> nx.Graph:
-    """At most ``MAX_PER_COLUMN`` people and topics, the best scored and then the best connected, with the edges among them."""
+    """At most ``MAX_PER_COLUMN`` people and topics: what the visitor writes about, then the best scored, then the best connected."""
     kept = [n for n, kind in graph.nodes(data="kind") if kind == "visitor"]
+    own = {n for visitor in kept for n in graph.neighbors(visitor)}
     for kind in ("user", "topic"):
         nodes = [n for n, k in graph.nodes(data="kind") if k == kind]
-        visitor_edge = {n for v in kept for n in graph.neighbors(v)}
-        nodes.sort(
-            key=lambda n: (
-                n not in visitor_edge if kind == "topic" else False,
-                -(graph.nodes[n].get("score") or 0),
-                -graph.degree(n),
-                str(n),
-            )
-        )
+        nodes.sort(key=lambda n: (n not in own, -(graph.nodes[n].get("score") or 0), -graph.degree(n), str(n)))
         kept += nodes[:MAX_PER_COLUMN]
     return graph.subgraph(kept)
 
@@ -84,14 +81,13 @@ def _positions(graph: nx.Graph, canvas: Canvas) -> tuple[dict, float]:
         reviewers = [rank[n] for n in graph.neighbors(topic) if n in rank]
         return sum(reviewers) / len(reviewers) if reviewers else len(people) / 2
 
-    ordered = nx.Graph()
-    for n in (*of_kind["visitor"], *people, *sorted(of_kind["topic"], key=lambda n: (middle_rank(n), str(n)))):
-        ordered.add_node(n, layer=LAYERS[graph.nodes[n]["kind"]])
-    layout = nx.multipartite_layout(ordered, subset_key="layer")
+    topics = sorted(of_kind["topic"], key=lambda n: (middle_rank(n), str(n)))
+    layers = {LAYERS["visitor"]: of_kind["visitor"], LAYERS["user"]: people, LAYERS["topic"]: topics}
+    layout = nx.multipartite_layout(graph, subset_key={layer: nodes for layer, nodes in layers.items() if nodes})
     height = max(2, *(len(nodes) for nodes in of_kind.values())) * canvas.row + 24
     reach = max(abs(y) for _, y in layout.values()) or 1.0
     half = (height - canvas.row - 12) / 2
-    return {n: (canvas.columns[ordered.nodes[n]["layer"]], height / 2 + y / reach * half) for n, (_, y) in layout.items()}, height
+    return {n: (canvas.columns[LAYERS[graph.nodes[n]["kind"]]], height / 2 + y / reach * half) for n, (_, y) in layout.items()}, height
 
 
 def _draw(graph: nx.Graph, canvas: Canvas, shapes: dict) -> str:
@@ -100,17 +96,17 @@ def _draw(graph: nx.Graph, canvas: Canvas, shapes: dict) -> str:
     # a review's line leaves from where the name ends, so that it never runs through it
     ends = {n: places[n][0] + (15 + len(labels[n]) * canvas.font * 0.52 if graph.nodes[n]["kind"] == "user" else 0) for n in graph.nodes}
     edges = "".join(_edge(graph, a, b, places, ends) for a, b in graph.edges)
-    nodes = "".join(_node(graph.nodes[n], labels[n], places[n], canvas, shapes.get(n, "other")) for n in graph.nodes)
+    nodes = "".join(_node(graph.nodes[n], labels[n], places[n], canvas, shapes.get(n, "other")) for n in places)
     n_users = sum(k == "user" for _, k in graph.nodes(data="kind"))
     n_topics = sum(k == "topic" for _, k in graph.nodes(data="kind"))
-    names = ", ".join(str(graph.nodes[n]["label"]) for n in shapes)
+    names = ", ".join(str(graph.nodes[n]["label"]) for n in places if n in shapes)
     title, desc = f"pat-graph-title-{canvas.name}", f"pat-graph-desc-{canvas.name}"
     return (
         f'<svg class="pat-{canvas.name}" viewBox="0 0 {canvas.width} {height:.0f}" font-size="{canvas.font}" role="img"'
         f' aria-labelledby="{title} {desc}">'
         f'<title id="{title}">Your part of the graph</title>'
-        f'<desc id="{desc}">You on the left, linked to {n_users} people ({escape(names)}), and on the right the {n_topics} topics '
-        "they reviewed.</desc>"
+        f'<desc id="{desc}">You on the left, linked to those who write alike among {n_users} people ({escape(names)}), and on the right '
+        f"the {n_topics} topics they reviewed.</desc>"
         f"{edges}{nodes}</svg>"
     )
 
