@@ -131,12 +131,10 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(str(error))
     # Gradio reads both when it is imported, so it is imported after this
     os.environ.update(GRADIO_TEMP_DIR=str(scratch), GRADIO_ANALYTICS_ENABLED="False")
-    from gradio.utils import get_space
-
     from pat_core.ui.opening import Opening
     from pat_core.ui.runs import Runs
 
-    on_space = get_space() is not None
+    on_space = bool(os.environ.get("SPACE_ID"))
     desk = Desk(Opening(open_engine_room(config, args.data)), Runs())
     demo = build_app(desk)
     host = "0.0.0.0" if on_space else args.host  # a Space is reached through the hub's proxy only
@@ -159,6 +157,10 @@ def main(argv: list[str] | None = None) -> int:
     print("Ending.", flush=True)
     desk.runs.stop_all()
     demo.close(verbose=False)
+    if not desk.opening.finished.is_set():
+        # a thread is inside native code that nothing can interrupt, and tearing the interpreter down under it aborts the process
+        logging.shutdown()
+        os._exit(0)
     return 0
 
 

@@ -3,7 +3,6 @@ lines. Both are data for one function; they run in one batch. Leaves out: what t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pat_core.llm.types import LLM, Request, Sampling
@@ -50,28 +49,16 @@ def summary_text(generated: str) -> str:
     lines: list[str] = []
     seen: set[str] = set()
     for line in (SUMMARY_PREFIX + generated).splitlines():
-        label = line.split(":", 1)[0].strip()
-        if label in seen or len(seen) == len(LABELS) and label not in LABELS:
+        label, colon, rest = (part.strip() for part in line.partition(":"))
+        labelled = bool(colon) and label in LABELS
+        if label in seen or (len(seen) == len(LABELS) and not labelled):
             break
-        if label in LABELS:
-            seen.add(label)
+        seen |= {label} if labelled else set()
         if line.strip():
-            lines.append(" ".join(line.split()))
+            lines.append(f"{label}: {' '.join(rest.split())}" if labelled else " ".join(line.split()))
     return "\n".join(lines)
 
 
 def is_settled(previous: Round | None, style: Completion, topic: Completion) -> bool:
     """Whether this round changed nothing against the one before, so that no further round is needed."""
     return previous is not None and (previous.style.text, previous.topic.text) == (style.text, topic.text)
-
-
-def checked_labels(summary: str) -> Iterator[tuple[str, str]]:
-    """(label, text) of each line of a summary; label '' for a line without one."""
-    for line in summary.splitlines():
-        label, colon, rest = line.partition(":")
-        yield (label, rest.strip()) if colon and label in LABELS else ("", line.strip())
-
-
-def first_sentences(texts: Sequence[str], llm: LLM, max_tokens: int) -> tuple[str, ...]:
-    """Each text cut to ``max_tokens`` tokens at a word: quotes are evidence, not context to imitate."""
-    return tuple(llm.truncate(t, max_tokens) for t in texts)

@@ -20,20 +20,26 @@ SHARED_NAME_REVIEWS = 20  # a bare word such as "Dave" with as many reviews is m
 SHARED_NAME_REPEATS = 2  # ... and so is one with as many second opinions on topics it has already reviewed
 REPEAT_WORDS = 6  # texts of two users on one topic that are shorter than this may agree by chance ("good")
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2028\u2029\u2060\u2066-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2028\u2029\u2060\u2066-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAK = re.compile(r"<\s*/?\s*(?:br|p|div|li|ul|ol)\s*/?\s*>", re.I)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _MEDIA = re.compile(r"\[\[(?:VIDEOID|ASIN|IMAGEID)[^\]]*\]\]")
-_PROMOTION = re.compile(r"\s*[\[(]?\s*this review was (?:collected|submitted) as part of (?:a|an?\s\w+) (?:promotion|sweepstakes)\.?\s*[\])]?\s*", re.I)
-_MORE = re.compile(r"\s*(?:\.\.\.|…)\s*More(?=\s*$|\s*[A-Z\d\"'])|(?<=[a-z.!?])More(?=Thank|Dear|Aloha|Hi\b|Hello|We\b)")  # what follows it can only be a reply
+_PROMOTION = re.compile(
+    r"\s*[\[(]?\s*this review was (?:collected|submitted) as part of (?:a|an?\s\w+) (?:promotion|sweepstakes)\.?\s*[\])]?\s*", re.I
+)
+# What follows "... More" can only be a reply.
+_MORE = re.compile(r"\s*(?:\.\.\.|…)\s*More(?=\s*$|\s*[A-Z\d\"'])|(?<=[a-z.!?])More(?=Thank|Dear|Aloha|Hi\b|Hello|We\b)")
 _SALUTATION = re.compile(r"\s*\b(?:dear|hi|hello)\s+[^.!?,]{1,30}[.,!]?$", re.I)
 _SENTENCE_END = re.compile(r"[.!?][)\"'”’]?(?=\s)")
 
 _THANKS = r"thank(?:s|\s?you)\b"
 _OPENER = re.compile(
     r"dear\s+[^.!?\n]{1,40}?(?:[,:!\-–]|(?=thank|we\b))"
-    r"|(?:hello|hi|greetings|good (?:morning|afternoon|evening|day))\b[ ,]?[^.!?\n]{0,30}?[,!.\-–]?\s*(?=thank|we\b|we're|it was|i am|i'm|on behalf)"
+    r"|(?:hello|hi|greetings|good (?:morning|afternoon|evening|day))\b[ ,]?[^.!?\n]{0,30}?[,!.\-–]?\s*"
+    r"(?=thank|we\b|we're|it was|i am|i'm|on behalf)"
     rf"|(?:[\w.]{{2,25}}\s?[,\-–]\s?)?{_THANKS}[^.!?]{{0,80}}?\b(?:your?|for (?:the|such|\w+ing|recently))\b"
     r"|on behalf of (?:the|our|my|all|every)|aloha\b|it (?:seems|sounds) (?:that|like) your"
     r"|(?:first,? )?(?:i|we) (?:would like|'d like|want|wish) to (?:thank|apologi[sz]e)"
@@ -44,22 +50,29 @@ _OPENER = re.compile(
     re.I,
 )
 _TO_GUEST = re.compile(
-    r"\byour (?:\w+ ){0,2}?(?:stay|feedback|reviews?|comments?|visit|words|ratings?|business|loyalty|patronage|experience|compliments?|input)\b"
+    r"\byour (?:\w+ ){0,2}?(?:stay|visit|experience|feedback|reviews?|comments?|words|ratings?|compliments?|input)\b"
+    r"|\byour (?:\w+ ){0,2}?(?:business|loyalty|patronage)\b"
     r"|\b(?:seeing|see|welcom\w+|hav\w+|serv\w+|host\w+|accomm?odate) you\b|\byou(?:'ve| have)? (?:enjoyed|chose)\b"
     r"|for (?:staying (?:with|at)|choosing|being (?:our|such|a) (?:\w+ ){0,2}guest)",
     re.I,
 )
-_CUES = (
-    re.compile(r"\byour (?:\w+ ){0,2}?(?:stay|visit|experience|trip)\b", re.I),
-    re.compile(r"\byour (?:\w+ ){0,2}?(?:feedback|reviews?|comments?|words|ratings?|compliments?|input|time)\b|take the time|taking (?:the|a|your|some) ?\w* ?(?:time|moment)", re.I),
-    re.compile(r"\b(?:seeing|see|welcom\w+|having|have|serv\w+|host\w+) you\b", re.I),
-    re.compile(r"(?:general|front office|guest services?|guest relations|hotel|assistant|operations) ?manager|director of|guest service|\bmanagement\b", re.I),
-    re.compile(r"(?:sincerely|regards|warmly|respectfully|cordially|best|cheers),|be well,|regards\b", re.I),
-    re.compile(rf"{_THANKS} (?:so much |again |very much )?for (?:staying|choosing|taking|sharing|being our|your)", re.I),
-    re.compile(r"\bour (?:valued |honou?red |wonderful |future |past )?(?:guests?|team|staff|property|hotel|members|associates)\b", re.I),
-    re.compile(r"\bwe (?:really |truly |sincerely |greatly )?(?:appreciate|apologi[sz]e|hope|look forward|strive|value|would love|are (?:so |very )?\w*(?:sorry|glad|happy|pleased|delighted|thrilled))", re.I),
-    re.compile(r"tripadvisor|trip advisor|\d{3}[-.) ]{1,2}\d{3}[-. ]\d{4}|please (?:feel free|contact|call|let us know|ask for|do not hesitate)", re.I),
-    re.compile(r"^(?:dear|hello|hi|greetings)\b", re.I),
+_CUES = tuple(
+    re.compile(cue, re.I)
+    for cue in (
+        r"\byour (?:\w+ ){0,2}?(?:stay|visit|experience|trip)\b",
+        r"\byour (?:\w+ ){0,2}?(?:feedback|reviews?|comments?|words|ratings?|compliments?|input|time)\b"
+        r"|take the time|taking (?:the|a|your|some) ?\w* ?(?:time|moment)",
+        r"\b(?:seeing|see|welcom\w+|having|have|serv\w+|host\w+) you\b",
+        r"(?:general|front office|guest services?|guest relations|hotel|assistant|operations) ?manager"
+        r"|director of|guest service|\bmanagement\b",
+        r"(?:sincerely|regards|warmly|respectfully|cordially|best|cheers),|be well,|regards\b",
+        rf"{_THANKS} (?:so much |again |very much )?for (?:staying|choosing|taking|sharing|being our|your)",
+        r"\bour (?:valued |honou?red |wonderful |future |past )?(?:guests?|team|staff|property|hotel|members|associates)\b",
+        r"\bwe (?:really |truly |sincerely |greatly )?(?:appreciate|apologi[sz]e|hope|look forward|strive|value|would love)"
+        r"|\bwe are (?:so |very )?\w*(?:sorry|glad|happy|pleased|delighted|thrilled)",
+        r"tripadvisor|trip advisor|\d{3}[-.) ]{1,2}\d{3}[-. ]\d{4}|please (?:feel free|contact|call|let us know|ask for|do not hesitate)",
+        r"^(?:dear|hello|hi|greetings)\b",
+    )
 )
 _GENERIC_NAME = re.compile(
     r"(?:an? )?(?:(?:verified|amazon|kindle|google|bestbuy|walmart|tripadvisor|happy|valued|hotel|site|private)[ _-]?)*"
@@ -69,7 +82,7 @@ _GENERIC_NAME = re.compile(
 
 
 def plain_text(text: str) -> str:
-    """The text without what breaks files, screens and prompts: lone surrogates, control, bidi and invisible tag characters; line ends are \\n."""
+    """The text without what breaks files, screens and prompts (lone surrogates, control, bidi and tag characters), its line ends \\n."""
     return _CONTROL.sub("", _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", unix_lines(text))).strip()
 
 
@@ -159,8 +172,8 @@ def repeats(reviews: Sequence[Review]) -> set[str]:
 def split_shared_names(reviews: Sequence[Review]) -> tuple[list[Review], int]:
     """The reviews with each one under a shared display name as its own user (its id is the review's), and how many names were split.
 
-    Shared are generic names ("A verified traveler", "Anonymous"), and bare capitalized words ("Dave") with SHARED_NAME_REVIEWS reviews or with
-    SHARED_NAME_REPEATS further reviews of topics already reviewed.
+    Shared are generic names ("A verified traveler", "Anonymous"), and bare capitalized words ("Dave") with SHARED_NAME_REVIEWS reviews
+    or with SHARED_NAME_REPEATS further reviews of topics already reviewed.
     """
     topics: dict[str, list[str]] = defaultdict(list)
     for review in reviews:

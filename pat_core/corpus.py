@@ -109,7 +109,8 @@ def read_corpus(
 ) -> tuple[Corpus, ImportReport]:
     """The corpus in a file and the report on its rows; ``raw`` keeps texts, repeated reviews and shared names as the file has them.
 
-    ``columns`` maps our field names to the file's (the rest is guessed). Raises ValueError when the file cannot be read or no row is usable.
+    ``columns`` maps our field names to the file's (the rest is guessed). Raises ValueError when the file cannot be read or no row is
+    usable.
     """
     path = Path(path)
     parsed = read_rows(path, columns)
@@ -130,12 +131,14 @@ def read_corpus(
     n_names = 0
     if not raw:
         repeated = cleaning.repeats(kept)
-        refusals += [Refusal(reviews[r.review_id][1], "repeats another review of its topic", r.text[:60]) for r in kept if r.review_id in repeated]
+        dropped = [reviews[review.review_id] for review in kept if review.review_id in repeated]
+        refusals += [Refusal(where, "repeats another review of its topic", review.text[:60]) for review, where, _ in dropped]
         kept, n_names = cleaning.split_shared_names([r for r in kept if r.review_id not in repeated])
     refused = Counter(refusal.reason for refusal in refusals)
     examples = tuple(e for reason in refused for e in [r for r in refusals if r.reason == reason][:N_EXAMPLES])
     if not kept:
-        reasons = "; ".join(f"{n} x {reason}, first at {next(e.where for e in examples if e.reason == reason)}" for reason, n in refused.most_common(5))
+        first = {e.reason: e.where for e in reversed(examples)}
+        reasons = "; ".join(f"{n} x {reason}, first at {first[reason]}" for reason, n in refused.most_common(5))
         raise ValueError(f"{path.name} holds no usable review: {reasons or 'it has no rows'}")
     cleaned = Counter(kind for review in kept for kind in reviews[review.review_id][2])
     if n_names:
@@ -164,7 +167,8 @@ def hold_out(corpus: Corpus, target: Review, *, seed: int = 0) -> Query:
     Held out are the target and every review of its topic with the same words. A topic name made from reviews is made again without them.
     """
     words = cleaning.same_words(target.text)
-    same = frozenset(r.review_id for r in corpus.by_topic[target.topic_id] if r == target or cleaning.same_words(r.text) == words)
+    copies = [r for r in corpus.by_topic[target.topic_id] if r.text == target.text or (words and cleaning.same_words(r.text) == words)]
+    same = frozenset(review.review_id for review in copies)
     topic = target.topic
     if target.topic_id in corpus.labeled:
         others = [r for r in corpus.by_topic[target.topic_id] if r.review_id not in same]
@@ -184,8 +188,10 @@ def hold_out(corpus: Corpus, target: Review, *, seed: int = 0) -> Query:
 
 
 def _profile_position(review: Review) -> int | None:
-    _, mark, position = review.review_id.rpartition("#")
-    return int(position) if mark and position.isdigit() and position.isascii() else None
+    """The place in a PGraphRAG profile, from an id such as "Mark#3"; None for ids that were not made from one."""
+    user_id, mark, position = review.review_id.rpartition("#")
+    from_profile = mark and review.user_id in (user_id, review.review_id) and position.isascii() and position.isdigit()
+    return int(position) if from_profile else None
 
 
 def _grouped(reviews: Iterable[Review], key) -> dict[str, tuple[Review, ...]]:
@@ -342,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pat_core.corpus", description="Read a file of reviews and say what is in it.")
     parser.add_argument("file", type=Path)
     parser.add_argument("--raw", action="store_true", help="keep texts, repeated reviews and shared names as they are")
-    parser.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="the file's column for one of our fields, repeatable")
+    parser.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="repeatable")
     arguments = parser.parse_args(argv)
     pairs = [column.partition("=") for column in arguments.column]
     if any(not (ours and theirs) for ours, _, theirs in pairs):

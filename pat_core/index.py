@@ -1,8 +1,8 @@
 """Unit vectors -> nearest rows: hnswlib behind a verified manifest, exact search as its fallback and its oracle.
 
-An hnswlib file is a disposable cache: the library does not check what it loads (a flipped byte crashes the process, another dimension answers
-nonsense), so a file is loaded only when its manifest names exactly these vectors, this library and these parameters, and its hash is right;
-else it is built again. Leaves out adding and deleting rows: new data is a new index.
+An hnswlib file is a disposable cache: the library does not check what it loads (a flipped byte crashes the process, another dimension
+answers nonsense), so a file is loaded only when its manifest names exactly these vectors, this library and these parameters, and its hash
+is right; else it is built again. Leaves out adding and deleting rows: new data is a new index.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class VectorIndex:
     def _checked(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, int]:
         queries = unit_rows(queries)
         if queries.shape[1] != self.vectors.shape[1]:
-            raise ValueError(f"a query has {queries.shape[1]} dimensions, the index has {self.vectors.shape[1]}; encode both with one model")
+            dims = f"{queries.shape[1]} dimensions, the index has {self.vectors.shape[1]}"
+            raise ValueError(f"a query has {dims}; encode both with one model")
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
         if allowed is not None and (allowed.dtype != bool or allowed.shape != (len(self),)):
@@ -110,7 +111,8 @@ class VectorIndex:
         graph.init_index(max_elements=n, M=M, ef_construction=EF_CONSTRUCTION, random_seed=SEED)
         for start in range(0, n, BUILD_STEP):
             rows = self.vectors[start : start + BUILD_STEP]
-            graph.add_items(rows, np.arange(start, start + len(rows)), num_threads=1)  # more threads link rows in an order nobody can repeat
+            # More threads would link rows in an order that cannot be repeated.
+            graph.add_items(rows, np.arange(start, start + len(rows)), num_threads=1)
             if progress:
                 progress("Building the index", start + len(rows), n)
         if folder:

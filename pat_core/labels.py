@@ -1,7 +1,8 @@
 """Readable names for topics that have only an id: the key phrases of their reviews ("thumb sucking, nail polish").
 
-Phrases of one or two content words are weighed by how many of the topic's reviews use them (a title counts as TITLE_WEIGHT texts) and by how few other
-topics do (TF-IDF over topics). Leaves out any language model: a name has to be the same at every start, and cheap to make again without a held-out review.
+Phrases of one or two content words are weighed by how many of the topic's reviews use them (a title counts as TITLE_WEIGHT texts) and by
+how few other topics do (TF-IDF over topics). Leaves out any language model: a name has to be the same at every start, and cheap to make
+again without a held-out review.
 """
 
 from __future__ import annotations
@@ -11,38 +12,44 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 TITLE_WEIGHT = 2
 RARE = 1  # topics added to those that use a phrase: one used nowhere else is as likely a slip as a name
 MIN_SHARE = 0.05  # of the reviews of a topic must use a phrase in its name
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+[^\W\d_]+", re.UNICODE)
-_STOP = frozenset(
-    """a about above actually after again against all almost also although always am an and another any anyone anything are aren't around as at away back
-    be because been before being below between both but by came can can't cannot come could couldn't did didn't do does doesn't doing don't done down
-    during each either else enough especially even ever every everyone everything few first for from further get gets getting give given go goes going
-    gone got had hadn't has hasn't have haven't having he he's her here hers herself him himself his how however i i'd i'll i'm i've if in into is
-    isn't it it's its itself just know last least less let like little long lot lots made make makes making many may maybe me might mine more most
-    much must my myself need needed needs never new next no none nor not nothing now of off often oh ok okay old on once one ones only onto or other others our
-    ours ourselves out over own part per put quite rather re really right said same saw say says second see seem seemed seems seen several she should shouldn't
-    since so some someone something still such sure take taken takes than that that's the their theirs them themselves then there there's these they they're
-    they've thing things think this those though thought three through thru till time times to today together told too took toward tried try trying two
-    under until up upon us use used uses using ve very via want wanted wants was wasn't way we we'd we'll we're we've well went were weren't what what's
-    when where whether which while who whole whom whose why will with within without won't would wouldn't wow year years yes yet you you'd you'll you're
-    you've your yours yourself able ago already bit both came couple day days different end far feel feels felt full gave half hour hours keep kept kind
-    later left literally look looked looking looks main maybe min minute minutes month months night nights number place plus point probably reason several side
-    soon start started stuff super thanks thank total totally type usually week weeks x guy guys don didn doesn isn wasn im ive cant wont dont didnt doesnt isnt
-    gonna lol omg etc bc
-    absolute absolutely amazing awesome awful bad beautiful best better bought buy buying came cheap cheaply cheaper cute definitely disappointed disappointing
-    disappointment easily easy enjoy enjoyed excellent expected expensive fabulous fantastic favorite fine five four fun glad good great guess happy
-    hard hate high highly honestly horrible hope idea impressed inexpensive item items junk liked loved love loves low lovely money nice nicely okay order
-    ordered ordering overall perfect perfectly pleasant pleased poor poorly positive pretty price priced problem problems product products purchase purchased purchasing quality
-    quick quickly read real received recommend recommended regular return returned returning review reviews satisfied seller send sent short simple simply small clean comfortable friendly helpful dissapointed incredible deal accidentally slightly tastefully extremely yummy yumm he'll she's he's it'll that'll hilarious funny comes breaks broke job
-    big large huge star stars stay stayed staying terrible threw useless value waste wasted weird wonderful wonderfully work worked working works worse worst worth
-    worthy wrong yuck package packaging arrived amazon description picture pictures shipping delivered delivery company people person friend friends family husband wife
-    daughter son kids kid mom mother sister brother girlfriend boyfriend dad man woman everyone hotel hotels room rooms movie movies film place stay""".split()
+_STOP = frozenset(  # function words, opinions, and what every review of anything talks about
+    """
+    a able about above absolute absolutely accidentally actually after again against ago all almost already also although always am
+    amazing amazon an and another any anyone anything are aren't around arrived as at away awesome awful back bad bc be beautiful because
+    been before being below best better between big bit both bought boyfriend breaks broke brother but buy buying by came can can't cannot
+    cant cheap cheaper cheaply clean come comes comfortable company could couldn't couple cute dad daughter day days deal definitely
+    delivered delivery description did didn didn't didnt different disappointed disappointing disappointment dissapointed do does doesn
+    doesn't doesnt doing don don't done dont down during each easily easy either else end enjoy enjoyed enough especially etc even ever
+    every everyone everything excellent expected expensive extremely fabulous family fantastic far favorite feel feels felt few film fine
+    first five for four friend friendly friends from full fun funny further gave get gets getting girlfriend give given glad go goes going
+    gone gonna good got great guess guy guys had hadn't half happy hard has hasn't hate have haven't having he he'll he's helpful her here
+    hers herself high highly hilarious him himself his honestly hope horrible hotel hotels hour hours how however huge husband i i'd i'll
+    i'm i've idea if im impressed in incredible inexpensive into is isn isn't isnt it it'll it's item items its itself ive job junk just
+    keep kept kid kids kind know large last later least left less let like liked literally little lol long look looked looking looks lot
+    lots love loved lovely loves low made main make makes making man many may maybe me might min mine minute minutes mom money month
+    months more most mother movie movies much must my myself need needed needs never new next nice nicely night nights no none nor not
+    nothing now number of off often oh ok okay old omg on once one ones only onto or order ordered ordering other others our ours
+    ourselves out over overall own package packaging part people per perfect perfectly person picture pictures place pleasant pleased plus
+    point poor poorly positive pretty price priced probably problem problems product products purchase purchased purchasing put quality
+    quick quickly quite rather re read real really reason received recommend recommended regular return returned returning review reviews
+    right room rooms said same satisfied saw say says second see seem seemed seems seen seller send sent several she she's shipping short
+    should shouldn't side simple simply since sister slightly small so some someone something son soon star stars start started stay
+    stayed staying still stuff such super sure take taken takes tastefully terrible than thank thanks that that'll that's the their theirs
+    them themselves then there there's these they they're they've thing things think this those though thought three threw through thru
+    till time times to today together told too took total totally toward tried try trying two type under until up upon us use used useless
+    uses using usually value ve very via want wanted wants was wasn wasn't waste wasted way we we'd we'll we're we've week weeks weird
+    well went were weren't what what's when where whether which while who whole whom whose why wife will with within without woman won't
+    wonderful wonderfully wont work worked working works worse worst worth worthy would wouldn't wow wrong x year years yes yet you you'd
+    you'll you're you've your yours yourself yuck yumm yummy
+    """.split()
 )
-_NEVER_FIRST = frozenset("hotel hotels room rooms movie movies film product".split())  # too general alone, fine beside another word ("room service")
+_ONLY_IN_PAIRS = frozenset({"film", "hotel", "hotels", "movie", "movies", "product", "room", "rooms"})  # "room service" says something
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +65,10 @@ def phrases(text: str) -> set[str]:
     found = set()
     for clause in re.split(r"[.,;:!?()\n\"/]+", text.lower().replace("’", "'")):
         words = _WORD.findall(clause)
-        for i, word in enumerate(words):
-            if _content(word):
-                found.add(word)
-            if i and (_content(word) or word in _NEVER_FIRST) and (_content(words[i - 1]) or words[i - 1] in _NEVER_FIRST) and word != words[i - 1]:
-                found.add(f"{words[i - 1]} {word}")
+        found.update(word for word in words if _content(word))
+        for first, second in pairwise(words):
+            if first != second and all(_content(word) or word in _ONLY_IN_PAIRS for word in (first, second)):
+                found.add(f"{first} {second}")
     return found
 
 

@@ -271,8 +271,8 @@ class _Run:
 
     def _trace(self, done: dict[str, Completion], kept: tuple[Alternative, ...]) -> Trace:
         context = self.evidence.context
-        drafts = tuple(Draft(done[k], reference_free_reward(done[k].text, context)) for k in done if k.startswith("draft-"))
-        drafts = tuple(sorted(drafts, key=lambda d: d.completion.prompt is None))
+        written = [done[f"draft-{i}"] for i in range(self.options.n_drafts)]
+        drafts = tuple(Draft(completion, reference_free_reward(completion.text, context)) for completion in written)
         rewards = [d.reward.total for d in drafts]
         left_out = {key: [reference_free_reward(done[key].text, context).total] for key, *_ in ONE_LEFT_OUT}
         chosen = rewards.index(max(rewards))

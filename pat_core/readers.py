@@ -1,8 +1,8 @@
 """Files of reviews, whatever they are, as rows in our field names, one dict each with the place it came from.
 
 The format is told by content: Parquet, CSV, JSON Lines (ours, Amazon Reviews 2023, or any with known column names), a JSON array of such
-rows, and the PGraphRAG split (a list of ``{"id", "profile": [...]}``). A row that cannot be parsed becomes a ``Refusal`` and the rest go on;
-a file that cannot be parsed at all raises. Leaves out compressed files, and values: those are checked in ``corpus``.
+rows, and the PGraphRAG split (a list of ``{"id", "profile": [...]}``). A row that cannot be parsed becomes a ``Refusal`` and the rest go
+on; a file that cannot be parsed at all raises. Leaves out compressed files, and values: those are checked in ``corpus``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,18 @@ PARQUET_BATCH = 1000  # rows decoded at a time: 23 kB of Parquet can hold 200 MB
 REQUIRED = ("user_id", "text")
 GUESSES: dict[str, tuple[str, ...]] = {
     "review_id": ("review_id", "reviewid"),
-    "user_id": ("user_id", "userid", "user", "reviewer_id", "reviewer", "customer_id", "author_id", "author", "username", "reviews_username"),
+    "user_id": (
+        "user_id",
+        "userid",
+        "user",
+        "reviewer_id",
+        "reviewer",
+        "customer_id",
+        "author_id",
+        "author",
+        "username",
+        "reviews_username",
+    ),
     "topic_id": ("topic_id", "parent_asin", "asin", "product_id", "item_id", "business_id", "hotel_id", "gmap_id", "pid", "item", "id"),
     "topic": ("topic", "product_title", "product_name", "product", "item_name", "hotel_name", "hotel", "name"),
     "category": ("category", "main_category", "product_category", "categories", "domain"),
@@ -44,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A row that is not taken: where it is and why; ``reason`` is one of few, so that reasons can be counted, ``detail`` shows the value."""
+    """A row that is not taken: where and why. ``reason`` is one of few, so that reasons can be counted; ``detail`` shows the value."""
 
     where: str
     reason: str
@@ -128,7 +139,8 @@ def _text_rows(name: str, text: str, columns: Mapping[str, str] | None) -> Rows:
         lines = ((f"line {i}", _parsed(line)) for i, line in enumerate(text.split("\n"), 1) if line.strip())
         parsed = list(_limited(lines))
         if not any(isinstance(value, dict) for _, value in parsed):
-            raise ValueError(f"{name} begins like JSON Lines, but none of its {len(parsed)} lines is a JSON object; is it cut or pretty-printed?")
+            none = f"none of its {len(parsed)} lines is a JSON object"
+            raise ValueError(f"{name} begins like JSON Lines, but {none}; is it cut or pretty-printed?")
         keys = _keys([value for _, value in parsed])
         kind = "Amazon Reviews 2023 (JSON Lines)" if "parent_asin" in keys else "JSON Lines"
         return _mapped(kind, keys, _objects(parsed), columns)
@@ -143,7 +155,7 @@ def _whole_json(name: str, text: str) -> list[object]:
 
 
 def _parsed(text: str) -> object:
-    """The JSON value, or a Refusal. NaN, Infinity and integers of 20 digits and more stay strings, so that only their own field is refused."""
+    """The JSON value, or a Refusal. NaN, Infinity and integers of 20 digits and more stay strings: only their own field is refused."""
     try:
         return json.loads(text, parse_constant=str, parse_int=lambda digits: int(digits) if len(digits) < 20 else digits)
     except RecursionError:
@@ -196,8 +208,8 @@ def _csv(name: str, text: str) -> tuple[list[str], Iterator[Row | Refusal]]:
         rows = list(_limited(_csv_rows(reader)))
     finally:
         csv.field_size_limit(before)
-    if isinstance(rows[0], Refusal):
-        raise ValueError(f"the first line of {name} is not a row of column names: {rows[0].detail}")
+    if not rows or isinstance(rows[0], Refusal):
+        raise ValueError(f"{name} does not begin with a row of column names")
     header = [column.strip() for column in rows[0][1]]
     return header, _ragged(header, rows[1:])
 
@@ -254,10 +266,11 @@ def _mapped(format: str, names: list[str], rows: Iterator[Row | Refusal], column
     mapping = guess_columns(names, columns)
     other = {ours: theirs for ours, theirs in mapping.items() if ours != theirs}
     notes = (f"columns taken: {', '.join(f'{ours} from {theirs}' for ours, theirs in other.items())}",) if other else ()
-    renamed = (
-        row if isinstance(row, Refusal) else Row(row.where, {ours: row.values.get(theirs) for ours, theirs in mapping.items()}) for row in rows
-    )
-    return Rows(format, tuple(_limited(renamed)), notes)
+
+    def renamed(row: Row | Refusal) -> Row | Refusal:
+        return row if isinstance(row, Refusal) else Row(row.where, {ours: row.values.get(theirs) for ours, theirs in mapping.items()})
+
+    return Rows(format, tuple(map(renamed, _limited(rows))), notes)
 
 
 def guess_columns(names: list[str], given: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -9,7 +9,7 @@ of the same neighborhood, fitted in closed form; the two err differently and are
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ LEARNING_RATE, WEIGHT_DECAY = 1e-2, 1e-2
 DROPOUT, INPUT_DROPOUT = 0.5, 0.3
 INPUT_SCALE = 0.5  # brings phi, a few units long, near the size the layers are initialized for
 SHARE_HIDDEN = 0.5
+SHARE_OF_GAPS = 0.1  # of questions without topic, without title, without rating
 LINK_WEIGHT, LINK_NEGATIVES = 0.05, 32
 PARTS = 10  # the linear reading is fitted on everybody, each hidden in one of so many parts
 RIDGES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
@@ -50,7 +51,7 @@ class ReviewTable:
 
 @dataclass(frozen=True)
 class Batch:
-    """A part of the graph and q questions about it. The asked topic must hold no review by the one who asks.
+    """A part of the graph and q questions about it, in tensors.
 
     ``sent`` (m, d + e) messages of visible reviews and the row of ``topics`` each goes to; ``topics`` (t, 1 + d) log(1 + reviews) and the mean phi
     of the category; ``asked`` (q, e) title and rating, and the topic asked about; ``own`` (w, d + e) known texts of the askers, whose they
@@ -234,7 +235,7 @@ def _fit_member(member: _Sage, table: ReviewTable, rng: np.random.Generator, rep
         hidden = chosen[user] & (whole[user] | (rng.random(len(user)) < 0.5))
         hidden[rng.integers(len(user))] = True
         batch = masked(table, hidden)
-        predicted, topics, known = member(batch)
+        predicted, topics, known = member(_with_gaps(batch, table, rng))
         loss = 1 - (_unit(predicted) * target[hidden]).sum(dim=1).mean()
         informed = _counts(batch.own_asker, len(batch.asked)) > 0
         if informed.any():
@@ -248,6 +249,16 @@ def _fit_member(member: _Sage, table: ReviewTable, rng: np.random.Generator, rep
         schedule.step()
         report(step)
     member.eval()
+
+
+def _with_gaps(batch: Batch, table: ReviewTable, rng: np.random.Generator) -> Batch:
+    """The batch with some questions about a topic nobody reviewed, some without a title, some without a rating, as visitors ask them."""
+    q, d = len(batch.asked), table.phi.shape[1]
+    no_topic, no_title, no_rating = (torch.from_numpy(rng.random((q, 1)) < SHARE_OF_GAPS) for _ in range(3))
+    title, rating = batch.asked[:, :d], batch.asked[:, d:]
+    asked = torch.cat([title.masked_fill(no_title, 0.0), torch.where(no_rating, table.edge[:, d:].mean(dim=0), rating)], dim=1)
+    topics = torch.cat([batch.topics, batch.topics.new_zeros(1, batch.topics.shape[1])])
+    return replace(batch, asked=asked, topics=topics, asked_topic=torch.where(no_topic[:, 0], len(batch.topics), batch.asked_topic))
 
 
 def _with_prior(source: Tensor, target: Tensor, edge_target: Tensor, n_prior: int, n: int) -> tuple[tuple[Tensor, Tensor], Tensor]:

@@ -46,7 +46,7 @@ _LEXICONS = {
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"(?:[.!?\u2026\u3002\uff01\uff1f]+[\"'\u201d\u2019)\]]*(?=\s|$)|[\u3002\uff01\uff1f]|\n)\s*")
 _EMOJI = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\u2b50\u2b55\u231a\u231b\u2328\u23e9-\u23f3]")
-_EMOTICON = re.compile(r"(?<!\S)(?:[:;=8xX][-'^o]?[()\[\]DPp/\\|*]+|<3+|[xX]D+|\^_*\^|:'\(|[(][:;])(?=[\s.,!?]|$)")
+_EMOTICON = re.compile(r"(?<!\S)(?:[:;=xX][-'^o]?[()\[\]DPp/\\|*]+|<3+|[xX]D+|\^_*\^|:'\(|[(][:;])(?=[\s.,!?]|$)")
 _CONTRACTION = re.compile(r"\b(?:\w+n't|\w+'(?:re|ve|ll|d|m)|(?:it|that|there|here|what|who|he|she|let|how|where)'s)\b")
 _BARE_CONTRACTION = re.compile(r"\b(?:dont|cant|wont|didnt|doesnt|isnt|wasnt|couldnt|wouldnt|shouldnt|havent|im|ive|thats|youre|theyre)\b")
 _LONG_VOWEL = re.compile(r"([^\W\d_])\1\1")
@@ -59,7 +59,7 @@ _MARKS = {
     "semicolons": re.compile(r";(?![-'^o]?[()DPp])"),
     "colons": re.compile(r"(?<!\d):(?![-'^o]?[()DPp/\\|*])"),
     "quotes": re.compile("[\"\u201c\u201d\u00ab\u00bb]"),
-    "brackets": re.compile(r"(?<![:;=8xX'^-])[(\[](?![:;])"),
+    "brackets": re.compile(r"(?<![:;=xX'^-])[(\[](?![:;])"),
     "dashes": re.compile(r"[\u2013\u2014]|--+|(?<=\s)-(?=\s)"),
     "doubled_marks": re.compile(r"[!?]{2,}"),
 }

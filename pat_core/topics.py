@@ -1,7 +1,7 @@
-"""Topic trajectory: what others wrote on this topic, and where too few did, on topics nearer and nearer to anything (method: topic trajectory).
+"""Topic trajectory: what others wrote on this topic and, where too few did, on topics farther and farther away (method, section 2).
 
-Level 0 reviews of the same topic; level 1 of topics that the same people reviewed; level 2 of topics near in meaning; level 3 any review near
-the question. Within a level BM25 and meaning are fused by reciprocal rank, then aligned with the person's ratings. Leaves out style.
+Level 0 reviews of the same topic; level 1 of topics that the same people reviewed; level 2 of topics near in meaning; level 3 any review
+near the question. Within a level BM25 and meaning are fused by reciprocal rank, then aligned with the person's ratings. Leaves out style.
 """
 
 from __future__ import annotations
@@ -62,16 +62,17 @@ class TopicSearch:
         vectors = encode_cached(embedder, [_text(review) for review in self.reviews], cache_dir, progress)
         self._index = VectorIndex(vectors, cache_dir, progress)
         names = encode_cached(embedder, [corpus.topics[topic_id] for topic_id in self._topic_ids], cache_dir, progress)
-        topic_vectors = [self._topic_vector(self._rows_of_topic[t], unit_rows(name)[0]) for t, name in zip(self._topic_ids, names, strict=True)]
+        topics = zip(self._rows_of_topic.values(), unit_rows(names), strict=True)
+        topic_vectors = [self._topic_vector(rows, name) for rows, name in topics]
         self._topic_index = VectorIndex(np.stack(topic_vectors), cache_dir, progress)
-        self._bm25, self._topics_using = _bm25([_tokens(_text(review)) for review in self.reviews])
+        self._bm25, self._n_using = _bm25([_tokens(_text(review)) for review in self.reviews])
         self._by_label = {same_words(corpus.topics[topic_id]): topic_id for topic_id in reversed(self._topic_ids)}
 
     def neighbors(self, query: Query, k: int = 4) -> tuple[Neighbor, ...]:
         """Up to ``k`` reviews by others, of the lowest levels that have them, best first within a level.
 
-        A score is the fused rank in its level, 1 = first by every ranking. No author has a second one before every other author of the level
-        has one. Raises ValueError for a topic id that the corpus does not have, and for k < 1.
+        A score is the fused rank in its level, 1 = first by every ranking. No author has a second one before every other author of the
+        level has one. Raises ValueError for a topic id that the corpus does not have, and for k < 1.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
@@ -113,13 +114,15 @@ class TopicSearch:
 
     def _question(self, query: Query) -> _Question:
         if query.topic_id and query.topic_id not in self._rows_of_topic:
-            raise ValueError(f"no topic has the id {query.topic_id!r} in {self.corpus.name}; choose one from the list, or enter the topic as free text")
+            unknown = f"no topic has the id {query.topic_id!r} in {self.corpus.name}"
+            raise ValueError(f"{unknown}; choose one from the list, or enter the topic as free text")
         text = f"{query.title}. {query.topic}".strip(". ")
         vector, label = unit_rows(self.embedder.encode([text, query.topic or text]))
         tokens = _tokens(text)
         allowed = self._allowed(query)
         rows = [row for row in self._rows_of_topic.get(query.topic_id, ()) if allowed[row]]
-        bm25 = self._bm25.get_scores(tokens) if any(t in self._topics_using for t in tokens) else np.zeros(len(self.reviews), np.float32)
+        known = [token for token in tokens if token in self._n_using]
+        bm25 = self._bm25.get_scores(known) if known else np.zeros(len(self.reviews), np.float32)
         return _Question(
             query=query,
             words=frozenset(tokens),
@@ -202,7 +205,7 @@ class TopicSearch:
         return {user_id: (sum(topics.values()) / len(topics), len(topics)) for user_id, topics in shared.items()}
 
     def _alignment(self, question: _Question, review: Review) -> float:
-        """[-1, 1]: the author's agreement with the person on shared topics, and the nearness of the rating to the stated one; 0 = not known."""
+        """[-1, 1]: the author's agreement with the person on shared topics and the rating's nearness to the stated one; 0 = not known."""
         parts = []
         if review.user_id in question.agreement:
             parts.append(question.agreement[review.user_id][0])
@@ -216,7 +219,8 @@ class TopicSearch:
     def _why(self, question: _Question, row: int, level: int) -> tuple[str, ...]:
         review, query = self.reviews[row], question.query
         shared = self._shared_words(question, review)
-        last = "a review near your words" if shared or question.cosine[row] >= NEAR_TOPIC_COSINE else "nothing is near; the closest there is"
+        is_near = shared or question.cosine[row] >= NEAR_TOPIC_COSINE
+        last = "a review near your words" if is_near else "nothing is near; the closest there is"
         why = [("same topic", "a topic the same people reviewed", "a topic near in meaning", last)[level]]
         if review.rating is not None and review.rating == query.rating:
             why.append(f"rated {review.rating:g} like you")
@@ -235,7 +239,7 @@ class TopicSearch:
         for word in content_words(_text(review)):
             if stem(word) in question.words:
                 spelled.setdefault(stem(word), word)
-        return [spelled[s] for s in sorted(spelled, key=lambda s: (self._topics_using[s], s))[:3]]
+        return [spelled[s] for s in sorted(spelled, key=lambda s: (self._n_using[s], s))[:3]]
 
 
 def _text(review: Review) -> str:

@@ -33,7 +33,8 @@ def row(**changes):
 def pgraphrag(tmp_path, *users, name="split.json"):
     path = tmp_path / name
     profiles = [
-        {"id": user, "profile": [dict(zip(("pid", "rating", "title", "text"), review, strict=True)) for review in reviews]} for user, *reviews in users
+        {"id": user, "profile": [dict(zip(("pid", "rating", "title", "text"), review, strict=True)) for review in reviews]}
+        for user, *reviews in users
     ]
     path.write_text(json.dumps(profiles), encoding="utf-8")
     return path
@@ -57,14 +58,29 @@ def test_format_is_told_by_content_not_by_name(tmp_path):
 
 
 def test_amazon_2023(tmp_path):
-    line = {"rating": 2.0, "title": "No", "text": "Broke in a day.", "images": [], "asin": "B01", "parent_asin": "B07", "user_id": "AE1", "timestamp": 1588615855070}
+    line = {
+        "rating": 2.0,
+        "title": "No",
+        "text": "Broke in a day.",
+        "images": [],
+        "asin": "B01",
+        "parent_asin": "B07",
+        "user_id": "AE1",
+        "timestamp": 1588615855070,
+    }
     corpus, report = read_corpus(jsonl(tmp_path, line))
     assert report.format == "Amazon Reviews 2023 (JSON Lines)"
     assert (corpus.reviews[0].topic_id, corpus.reviews[0].time, corpus.reviews[0].rating) == ("B07", "2020-05-04", 2.0)
 
 
 def test_csv_and_parquet_read_alike_with_given_and_guessed_columns(tmp_path):
-    columns = {"who": ["NA", "007"], "asin": ["1", "007"], "stars": ["5", "1"], "review_body": ["Warm, and\nquiet.", "Cold."], "Headline": ["a", "b"]}
+    columns = {
+        "who": ["NA", "007"],
+        "asin": ["1", "007"],
+        "stars": ["5", "1"],
+        "review_body": ["Warm, and\nquiet.", "Cold."],
+        "Headline": ["a", "b"],
+    }
     text = io.StringIO()
     csv.writer(text).writerows([columns, *zip(*columns.values(), strict=True)])
     (tmp_path / "a.csv").write_text(text.getvalue(), encoding="utf-8")
@@ -77,7 +93,8 @@ def test_csv_and_parquet_read_alike_with_given_and_guessed_columns(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "text"), [("utf-8-sig", "café ☕"), ("utf-16", "café ☕"), ("utf-16-le", "cafe in the morning"), ("latin-1", "café olé"), ("cp1252", "“café”")]
+    ("encoding", "text"),
+    [("utf-8-sig", "café ☕"), ("utf-16", "café ☕"), ("utf-16-le", "cafe in the morning"), ("latin-1", "café olé"), ("cp1252", "“café”")],
 )
 def test_encodings(tmp_path, encoding, text):
     path = tmp_path / "data.csv"
@@ -118,11 +135,23 @@ def test_a_missing_rating_is_none(tmp_path, rating):
 
 def test_rows_that_are_no_reviews_are_refused_with_their_line(tmp_path):
     deep = '{"user_id": "x", "text": ' + "[" * 100_000 + "]" * 100_000 + "}"
-    path = jsonl(tmp_path, ROW, "{broken", deep, '"a string"', row(text="   "), row(user_id=""), row(user_id="x" * 500), row(text={"a": 1}), row(user_id="bob"))
+    path = jsonl(
+        tmp_path,
+        ROW,
+        "{broken",
+        deep,
+        '"a string"',
+        row(text="   "),
+        row(user_id=""),
+        row(user_id="x" * 500),
+        row(text={"a": 1}),
+        row(user_id="bob"),
+    )
     corpus, report = read_corpus(path)
     assert [r.user_id for r in corpus.reviews] == ["ann", "bob"]
     assert report.refused == {
-        "not valid JSON": 2, "not a JSON object": 1, "no text": 1, "no user_id": 1, "user_id longer than 200 characters": 1, "text is not text": 1
+        "not valid JSON": 2, "not a JSON object": 1, "no text": 1, "no user_id": 1, "user_id longer than 200 characters": 1,
+        "text is not text": 1,
     }  # fmt: skip
     assert {e.where for e in report.examples} == {f"line {n}" for n in range(2, 9)}
     assert report.n_read == report.n_kept + sum(report.refused.values()) == 9
@@ -136,7 +165,9 @@ def test_repeated_review_ids_are_refused(tmp_path):
 
 def test_ragged_csv_rows_and_a_lost_quote(tmp_path):
     path = tmp_path / "data.csv"
-    path.write_text("user_id,topic_id,text\nann,k1,fine\nbob,k1\ncat,k1,one,two\n\ndan,k1,good too\neve,k1,\"lost quote\n" + "x,y,z\n" * 200_000)
+    path.write_text(
+        'user_id,topic_id,text\nann,k1,fine\nbob,k1\ncat,k1,one,two\n\ndan,k1,good too\neve,k1,"lost quote\n' + "x,y,z\n" * 200_000
+    )
     corpus, report = read_corpus(path)
     assert [r.user_id for r in corpus.reviews][:2] == ["ann", "dan"]
     assert report.refused["wrong number of columns"] == 2 and report.refused["broken CSV row"] == 1
@@ -160,7 +191,9 @@ def test_huge_fields_are_capped_with_a_note(tmp_path):
     [
         (b"", "is empty"), (b" \n ", "is empty"), (b"\xef\xbb\xbf", "is empty"), (b'[{"id": "a", "profile": [', "is the file cut off"),
         (b"[" * 200_000, "nested too deeply"), (b"PAR1 not really", "not a whole Parquet file"), (b"\x1f\x8b\x08abc", "compressed"),
-        (b"just one sentence", "no known format"), (b"a,b\n1,2\n", "--column user_id=NAME"), (b"\x89PNG\r\n" + bytes(4000), "not a text file"),
+        (b"just one sentence", "no known format"), (b",\n", "does not begin with a row of column names"),
+        (b"a,b\n1,2\n", "--column user_id=NAME"),
+        (b"\x89PNG\r\n" + bytes(4000), "not a text file"),
         (b'{"user_id": "a",\n"text": "b"\n}', "pretty-printed"), (b"[]", "no column holds"), (b"user_id,topic_id,text\n", "it has no rows"),
         (b'{"user_id": "a", "topic_id": "b", "text": ""}', "1 x no text, first at line 1"),
     ],
@@ -205,7 +238,11 @@ def test_pgraphrag_keeps_profile_order_and_the_target(tmp_path):
 
 
 def test_target_of_other_files_is_the_newest(tmp_path):
-    corpus, _ = read_corpus(jsonl(tmp_path, row(time="2024-01-01"), row(time="2024-05-01", text="Newest."), row(time="2023-01-01", text="Oldest.")))
+    ids = read_corpus(jsonl(tmp_path, row(review_id="order #7"), row(review_id="order #9", text="Other.")))[0]
+    assert benchmark_target(ids, "ann").review_id == "order #7", "an id of the file's own is no place in a profile"
+    corpus, _ = read_corpus(
+        jsonl(tmp_path, row(time="2024-01-01"), row(time="2024-05-01", text="Newest."), row(time="2023-01-01", text="Oldest."))
+    )
     assert benchmark_target(corpus, "ann").text == "Newest."
 
 
@@ -225,7 +262,11 @@ def test_hold_out_never_tells_the_target(tmp_path):
 
 
 def test_hold_out_also_bars_copies_of_the_target_in_raw_data(tmp_path):
-    path = pgraphrag(tmp_path, ("zed", ("k1", 5, "T", "Same words, twice!"), ("k1", 5, "T", "same words twice")), ("ann", ("k1", 5, "T", "Same words twice.")))
+    path = pgraphrag(
+        tmp_path,
+        ("zed", ("k1", 5, "T", "Same words, twice!"), ("k1", 5, "T", "same words twice")),
+        ("ann", ("k1", 5, "T", "Same words twice.")),
+    )
     corpus, _ = read_corpus(path, raw=True)
     query = hold_out(corpus, benchmark_target(corpus, "zed"))
     assert query.held_out == {"zed#0", "zed#1", "ann#0"} and query.history == ()
@@ -234,7 +275,9 @@ def test_hold_out_also_bars_copies_of_the_target_in_raw_data(tmp_path):
 # cleaning
 
 
-REPLY = "Dear Ann_B, Thank you for taking the time to review our hotel. We are glad you enjoyed your stay. Sincerely, Jo Doe, General Manager"
+REPLY = (
+    "Dear Ann_B, Thank you for taking the time to review our hotel. We are glad you enjoyed your stay. Sincerely, Jo Doe, General Manager"
+)
 
 
 @pytest.mark.parametrize(
@@ -244,8 +287,16 @@ REPLY = "Dear Ann_B, Thank you for taking the time to review our hotel. We are g
         ("[[VIDEOID:12ab]] See above.", "See above.", "markup removed"),
         ("Nice scent. This review was collected as part of a promotion.", "Nice scent.", "promotion tag cut"),
         ("Quiet room. Good bed. The pool was...More", "Quiet room. Good bed.", "truncated text cut to its last whole sentence"),
-        ("One long sentence that never came to its end and was... More", "One long sentence that never came to its end and was", "truncated text cut to its last whole sentence"),
-        ("Good bed. Bad coffee. The...MoreAloha and see you soon!", "Good bed. Bad coffee.", "truncated text cut to its last whole sentence"),
+        (
+            "One long sentence that never came to its end and was... More",
+            "One long sentence that never came to its end and was",
+            "truncated text cut to its last whole sentence",
+        ),
+        (
+            "Good bed. Bad coffee. The...MoreAloha and see you soon!",
+            "Good bed. Bad coffee.",
+            "truncated text cut to its last whole sentence",
+        ),
         ("We slept well." + REPLY, "We slept well.", "management reply cut"),
         ("We slept well " + REPLY, "We slept well", "management reply cut"),
         ("Nice pool.Thanks for the great review! We hope to see you again.", "Nice pool.", "management reply cut"),
@@ -306,7 +357,11 @@ def test_topics_without_a_name_get_a_readable_unique_one():
     def review(n, topic_id, title, text):
         return Review(f"r{n}", f"u{n}", topic_id, "", "", title, text)
 
-    polish = [("Thumb sucking", "Stopped the thumb sucking."), ("Tastes vile", "This nail polish ended thumb sucking."), ("Nail polish", "Bitter nail polish.")]
+    polish = [
+        ("Thumb sucking", "Stopped the thumb sucking."),
+        ("Tastes vile", "This nail polish ended thumb sucking."),
+        ("Nail polish", "Bitter nail polish."),
+    ]
     soup = [("Soup pot", "A heavy soup pot."), ("Heavy", "The soup pot has a glass lid."), ("Glass lid", "Good glass lid.")]
     counts = [labels.phrase_counts(polish), labels.phrase_counts(soup)]
     stats = labels.phrase_stats(counts)
@@ -318,7 +373,11 @@ def test_topics_without_a_name_get_a_readable_unique_one():
 
 
 def test_names_in_the_data_are_kept_and_the_commonest_wins(tmp_path):
-    corpus, _ = read_corpus(jsonl(tmp_path, row(topic="Kettle"), row(user_id="b", topic="Kettle"), row(user_id="c", topic="kettle X"), row(user_id="d", topic="")))
+    corpus, _ = read_corpus(
+        jsonl(
+            tmp_path, row(topic="Kettle"), row(user_id="b", topic="Kettle"), row(user_id="c", topic="kettle X"), row(user_id="d", topic="")
+        )
+    )
     assert corpus.topics == {"k1": "Kettle"} and {r.topic for r in corpus.reviews} == {"Kettle"} and not corpus.labeled
 
 
@@ -327,7 +386,8 @@ def test_names_in_the_data_are_kept_and_the_commonest_wins(tmp_path):
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60).map(cleaning.plain_text).filter(bool)
 ids = st.text("abcXYZ019-_ é", min_size=1, max_size=8).map(lambda s: " ".join(s.split())).filter(bool)
 reviews = st.builds(
-    Review, review_id=ids, user_id=ids, topic_id=ids, topic=st.just(""), category=st.just(""), title=texts.map(lambda t: t.replace("\n", " ").strip()), text=texts,
+    Review, review_id=ids, user_id=ids, topic_id=ids, topic=st.just(""), category=st.just(""),
+    title=texts.map(lambda t: t.replace("\n", " ").strip()), text=texts,
     rating=st.none() | st.sampled_from([1.0, 2.5, 5.0]), time=st.just("") | st.dates().map(str),
 )  # fmt: skip
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -358,7 +418,9 @@ def test_any_bytes_are_read_or_refused_in_a_sentence(tmp_path, data):
         assert report.n_kept == len(corpus.reviews)
 
 
-json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30), lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30), lambda inner: st.lists(inner, max_size=3), max_leaves=4
+)
 
 
 @quick
@@ -413,7 +475,9 @@ def test_real_files(request, name, n_users, n_topics, n_read, noise):
 
 
 def test_command_prints_report_and_numbers(tmp_path):
-    path = pgraphrag(tmp_path, ("ann", ("k1", 5, "A", "Good kettle."), ("k2", "bad", "B", "Lost.")), ("bob", ("k1", None, "C", "Fine kettle.")))
+    path = pgraphrag(
+        tmp_path, ("ann", ("k1", 5, "A", "Good kettle."), ("k2", "bad", "B", "Lost.")), ("bob", ("k1", None, "C", "Fine kettle."))
+    )
     run = subprocess.run([sys.executable, "-m", "pat_core.corpus", str(path)], capture_output=True, text=True, check=True)
     assert "3 reviews read, 2 kept" in run.stdout and "1 refused: rating is not a number from 1 to 5" in run.stdout
     assert "2 users, 1 topics, 2 reviews" in run.stdout and "0: 2, 1: 0, 2+: 0" in run.stdout

@@ -30,7 +30,14 @@ def embedder():
 
 def test_real_vectors_are_unit_rows_in_order_and_close_in_meaning(embedder):
     seen = []
-    texts = ["The kettle boils water quickly.", "", "My train was an hour late, again. " * 40, "This kettle makes water boil fast", "😀", "Der Zug kam zu spät"]
+    texts = [
+        "The kettle boils water quickly.",
+        "",
+        "My train was an hour late, again. " * 40,
+        "This kettle makes water boil fast",
+        "😀",
+        "Der Zug kam zu spät",
+    ]
     vectors = embedder.encode(texts, lambda *step: seen.append(step))
     assert vectors.shape == (6, 384) and vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -56,7 +63,7 @@ def test_a_wrong_setting_says_what_is_accepted(setting):
 
 
 def test_a_hub_id_without_network_says_what_to_do():
-    with pytest.raises(ValueError, match="cannot be fetched .* or use 'embedded'"):
+    with pytest.raises(ValueError, match=r"cannot be fetched .* or use 'embedded'"):
         open_embedder("nobody-here/no-such-model")
 
 

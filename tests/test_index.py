@@ -59,7 +59,9 @@ def test_answers_do_not_depend_on_the_path_taken(monkeypatch):
 
 
 @given(
-    hnp.arrays(np.float32, st.tuples(st.integers(1, 30), st.integers(1, 6)), elements=st.floats(-5, 5, width=32)).filter(lambda a: (np.linalg.norm(a, axis=1) > 1e-3).all()),
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 30), st.integers(1, 6)), elements=st.floats(-5, 5, width=32)).filter(
+        lambda a: (np.linalg.norm(a, axis=1) > 1e-3).all()
+    ),
     st.integers(1, 40),
     st.randoms(),
 )
@@ -143,7 +145,8 @@ def test_a_failing_graph_is_answered_exactly(caplog):
 
 @pytest.mark.parametrize(
     ("query", "sentence"),
-    [(np.full(48, np.nan), "NaN"), (np.full(48, np.inf), "NaN or infinity"), (np.zeros(48), "length 0"), (np.ones(47), "47 dimensions"), (np.ones((2, 2, 48)), "shape")],
+    [(np.full(48, np.nan), "NaN"), (np.full(48, np.inf), "NaN or infinity"), (np.zeros(48), "length 0"), (np.ones(47), "47 dimensions"),
+     (np.ones((2, 2, 48)), "shape")],
 )  # fmt: skip
 def test_bad_queries_raise(query, sentence):
     for n in (20, 700):

@@ -230,7 +230,7 @@ def test_the_neighbors_say_why_they_are_there_and_how_far_was_looked():
     assert (
         "Level 0" in text
         and "same topic" in text
-        and "3 on the same topic" in text
+        and "4 on the same topic" in text
         and "short sentences, about 9 words" in text
         and "rated 4 of 5" in text
         and "0.81" in text
