@@ -117,7 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until interrupted. 0 after a clean end, 2 for a setting, file or port that cannot be used."""
     args = _arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for talkative in ("httpx", "bm25s", "sentence_transformers"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     try:
         config = load_config()
         if not args.data.is_file():

@@ -20,7 +20,7 @@ from pat_core.cache import facts_key, is_whole, save_folder
 from pat_core.progress import Progress
 
 EXACT_BELOW = 500  # rows up to which one matrix product is faster than a graph walk
-M, EF_CONSTRUCTION, EF_SEARCH, SEED = 24, 200, 128, 0
+M, EF_CONSTRUCTION, EF_SEARCH, SEED = 24, 200, 320, 0
 BUILD_STEP = 2000  # rows added between two progress reports
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ SHARE_HIDDEN = 0.5
 SHARE_OF_GAPS = 0.1  # of questions without topic, without title, without rating
 LINK_WEIGHT, LINK_NEGATIVES = 0.05, 32
 PARTS = 10  # the linear reading is fitted on everybody, each hidden in one of so many parts
-RIDGES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
+RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -169,57 +169,62 @@ def _own_rows(user: np.ndarray, asked: np.ndarray, visible: np.ndarray) -> tuple
     return np.repeat(np.arange(len(asked)), n), by_user[starts + np.arange(n.sum())]
 
 
+@torch.no_grad()
 def _fit_linear(net: StyleNet, table: ReviewTable, rng: np.random.Generator) -> None:
     """Fits both linear heads: the first on everybody hidden whole, the second also on reviews hidden alone, which are few in some corpora."""
+    inputs, rows, warm, parts = [], [], [], []
     user = table.user.numpy()
-    rows, inputs, known = [], [], []
-    for hidden in _partition(user, rng):
+    part_of = torch.from_numpy(rng.permutation(int(user.max()) + 1) % PARTS)
+    for hidden in _partition(user, part_of.numpy(), rng):
         batch = masked(table, hidden)
-        rows.append(np.flatnonzero(hidden))
         inputs.append(reading(batch).double())
-        known.append(_counts(batch.own_asker, len(batch.asked)) > 0)
-    x, phi, warm = torch.cat(inputs), table.phi[np.concatenate(rows)].double(), torch.cat(known)
-    for i, (group, fitted_on) in enumerate(((~warm, ~warm), (warm, torch.ones_like(warm)))):
-        if not group.any():
+        rows.append(np.flatnonzero(hidden))
+        warm.append(_counts(batch.own_asker, len(batch.asked)) > 0)
+        parts.append(part_of[table.user[hidden]])
+    x, phi, warm, part = torch.cat(inputs), table.phi[np.concatenate(rows)].double(), torch.cat(warm), torch.cat(parts)
+    for i, scored in enumerate((~warm, warm)):
+        if not scored.any():  # nobody has written twice: the first head serves for visitors with samples too
             net.linear[i].load_state_dict(net.linear[0].state_dict())
             net.lengths[i] = net.lengths[0]
             continue
-        left_out = _ridge(net.linear[i], x[fitted_on], _unit(phi[fitted_on]), group[fitted_on])
-        net.lengths[i] = max(0.1, float((left_out * phi[group]).sum(dim=1).mean()))
+        used = scored | bool(i)
+        weights, bias, unseen = ridge(x[used], _unit(phi[used]), part[used], scored[used])
+        net.linear[i].weight.copy_(weights)
+        net.linear[i].bias.copy_(bias)
+        net.lengths[i] = max(0.1, float((_unit(unseen) * phi[scored]).sum(dim=1).mean()))
 
 
-@torch.no_grad()
-def _ridge(layer: nn.Linear, x: Tensor, y: Tensor, scored: Tensor) -> Tensor:
-    """Sets ``layer`` to the ridge regression of y (n, d) on x; the strength by the cosine of leave-one-out predictions of the ``scored`` rows.
+def ridge(x: Tensor, y: Tensor, part: Tensor, scored: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Ridge regression of unit rows y (n, d) on x (n, m): weights (d, m), bias (d,), predictions of the ``scored`` rows by fits without their part.
 
-    Returns those predictions at length 1: exact, through the hat matrix.
+    Of ``RIDGES`` the strength whose predictions of unseen parts have the best cosine with y. Parts hold whole people: somebody's other
+    texts would tell too much.
     """
+    found = []
+    for strength in RIDGES:
+        unseen = torch.zeros_like(y)
+        for p in part.unique():
+            weights, bias = _solve(x[part != p], y[part != p], strength)
+            unseen[part == p] = x[part == p] @ weights.T + bias
+        found.append((float((_unit(unseen[scored]) * y[scored]).sum(dim=1).mean()), strength, unseen[scored]))
+    _, strength, unseen = max(found, key=lambda f: f[0])
+    return *_solve(x, y, strength), unseen
+
+
+def _solve(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    if not len(x):
+        return y.new_zeros(y.shape[1], x.shape[1]), y.new_zeros(y.shape[1])
     x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
-    xc, yc = x - x_mean, y - y_mean
-    values, vectors = torch.linalg.eigh(xc.T @ xc)
-    turned = xc @ vectors
-    best = (-math.inf, None, None)
-    for ridge in RIDGES:
-        gain = 1 / (values.clamp(min=0) + ridge)
-        weights = gain[:, None] * (turned.T @ yc)
-        leverage = ((turned**2 * gain).sum(dim=1) + 1 / len(x)).clamp(max=0.99)[:, None]
-        left_out = _unit(y - (yc - turned @ weights) / (1 - leverage))[scored]
-        score = float((left_out * y[scored]).sum(dim=1).mean())
-        if score > best[0]:
-            best = (score, vectors @ weights, left_out)
-    _, weights, left_out = best
-    layer.weight.copy_(weights.T)
-    layer.bias.copy_(y_mean - x_mean @ weights)
-    return left_out
+    gram = (x - x_mean).T @ (x - x_mean) + strength * torch.eye(x.shape[1], dtype=x.dtype)
+    weights = torch.linalg.solve(gram, (x - x_mean).T @ (y - y_mean)).T
+    return weights, y_mean - weights @ x_mean
 
 
-def _partition(user: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+def _partition(user: np.ndarray, part_of: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """Masks (n,) that hide each user once with everything, and each review of a user of several once alone with the rest of them known."""
-    n_parts = min(PARTS, len(np.unique(user)))
-    people = rng.permutation(int(user.max()) + 1) % n_parts
     several = np.bincount(user)[user] > 1
-    reviews = rng.permutation(len(user)) % PARTS
-    masks = [people[user] == part for part in range(n_parts)] + [several & (reviews == part) for part in range(PARTS)]
+    alone = rng.permutation(len(user)) % PARTS
+    masks = [part_of[user] == part for part in range(PARTS)] + [several & (alone == part) for part in range(PARTS)]
     return [mask for mask in masks if mask.any()]
 
 

@@ -240,6 +240,7 @@ def test_mistakes_get_a_sentence_where_one_looks(browser, served):
     visit.ready()
     visit.write.click()
     expect(visit.page.get_by_role("alert")).to_contain_text("Choose a topic")
+    expect(visit.page.locator("#pat-progress")).to_contain_text("Both lines of reasoning fused")
     visit.example("one")
     visit.page.get_by_label("Preference 1").fill("x" * 1_000_000)
     visit.write.click()

@@ -203,8 +203,9 @@ def copy_pair(**changed: str) -> str:
 
 
 REPLACED = insert("INSERT OR REPLACE", seq="seq", judgment_id="judgment_id", outcome="'B'", **SAME_PAIR)
-OTHER_ASSIGNMENT = """INSERT INTO assignments
-    SELECT (SELECT pair_id FROM pairs EXCEPT SELECT pair_id FROM assignments LIMIT 1), annotator_id, pair_id, order_key, propensity, leased_at, lease_until FROM assignments LIMIT 1"""
+OTHER_PAIR = "(SELECT pair_id FROM pairs EXCEPT SELECT pair_id FROM assignments LIMIT 1)"
+OTHER_ASSIGNMENT = f"""INSERT INTO assignments
+    SELECT {OTHER_PAIR}, annotator_id, pair_id, order_key, propensity, leased_at, lease_until FROM assignments LIMIT 1"""
 NEVER_SHOWN = "(SELECT pair_id FROM pairs WHERE pair_id NOT IN (SELECT pair_id FROM assignments))"
 OTHER_SIDE = "UPDATE assignments SET shown_left_id = (SELECT hi_id FROM pairs WHERE pairs.pair_id = assignments.pair_id)"
 NO_TARGET = f"INSERT INTO exclusions VALUES ('{'0' * 64}', NULL, NULL, NULL, 'why', 'owner', 1, '2026-11-23T12:00:00.000Z')"

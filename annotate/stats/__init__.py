@@ -1,7 +1,7 @@
 """Statistics of pairwise judgments: pure functions from a sequence of `Vote` to frozen results; no storage, no screen.
 
-``votes`` is the input, ``model`` Davidson's model, and ``ratings``, ``pairs``, ``power``, ``agreement`` and ``annotators`` the questions asked.
-Descriptive functions answer an empty sequence with zeros, None and (); models raise ValueError. No result ever holds NaN. Every draw is seeded.
+``votes`` is the input, ``model`` Davidson's model, and ``ratings``, ``pairs``, ``power``, ``agreement`` and ``annotators`` the questions.
+Descriptive functions answer an empty sequence with zeros, None and (); models raise ValueError. No result holds NaN; every draw is seeded.
 """
 
 from annotate.stats.agreement import agreement, agreements, dimensions, reward_agreement, self_consistency

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +29,7 @@ class Agreement:
 
     ``raw`` is the share of pairs of people that gave the same answer, of the first / a tie / the second text; ``alpha_nominal`` is over
     the same three answers, ``alpha_ordinal`` and ``alpha_interval`` over five (clearly, slightly, tie, slightly, clearly; a dimension has
-    only three). both_bad counts as a tie. Alphas are None where everybody always gave one and the same answer, all are without pairs.
+    only three). both_bad counts as a tie. Alphas are None where everybody always gave one and the same answer, all four without pairs.
     """
 
     dimension: str
@@ -85,7 +85,7 @@ def agreement(votes: Sequence[Vote], dimension: str = OVERALL, *, n_resamples: i
 
 
 def answer(vote: Vote, dimension: str = OVERALL) -> int | None:
-    """The vote on a scale that does not depend on sides: 2 clearly .. -2 for the text whose name sorts first; 0 for ties; None unanswered."""
+    """The vote on a scale without sides: 2 clearly for the text whose name sorts first .. -2 for the other; 0 for ties; None unanswered."""
     if vote.outcome == "cannot_judge":
         return None
     choice = vote.outcome if dimension == OVERALL else vote.dims.get(dimension)
@@ -105,9 +105,15 @@ def _raw(counts: np.ndarray, prompt: np.ndarray) -> Estimate:
 
 
 def _alpha(
-    table: pd.DataFrame, counts: np.ndarray, prompt: np.ndarray, metric: Metric, raw: Estimate, n_resamples: int, seed: np.random.SeedSequence
+    table: pd.DataFrame,
+    counts: np.ndarray,
+    prompt: np.ndarray,
+    metric: Metric,
+    raw: Estimate,
+    n_resamples: int,
+    seed: np.random.SeedSequence,
 ) -> Estimate | None:
-    """Alpha of ``table`` (people x pairs) with a percentile interval over resampled prompts from ``counts`` (pairs, levels)."""
+    """Alpha of ``table`` (people x pairs); its interval is t times the sd over resampled prompts, from ``counts`` (pairs, levels)."""
     point = evalica.alpha(table, distance=metric)
     if point.expected <= 0:
         return None
@@ -135,8 +141,8 @@ def alphas(counts: np.ndarray, weight: np.ndarray, metric: Metric) -> np.ndarray
     by_unit = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(levels)
     coincidence = (weight @ (by_unit / (n - 1)[:, :, None]).reshape(units, -1)).reshape(-1, levels, levels)
     margin = coincidence.sum(axis=2)
-    place = {"nominal": None, "interval": np.broadcast_to(np.arange(levels), margin.shape), "ordinal": margin.cumsum(axis=1) - margin / 2}[metric]
-    distance = 1 - np.eye(levels) if place is None else (place[:, :, None] - place[:, None, :]) ** 2
+    place = margin.cumsum(axis=1) - margin / 2 if metric == "ordinal" else np.broadcast_to(np.arange(levels), margin.shape)
+    distance = 1 - np.eye(levels) if metric == "nominal" else (place[:, :, None] - place[:, None, :]) ** 2
     observed = (coincidence * distance).sum(axis=(1, 2))
     expected = (margin[:, :, None] * margin[:, None, :] * distance).sum(axis=(1, 2)) / (margin.sum(axis=1) - 1)
     return np.divide(expected - observed, expected, out=np.full(len(weight), np.nan), where=expected > 0)
@@ -170,7 +176,8 @@ def self_consistency(votes: Sequence[Vote]) -> SelfConsistency:
         if first is None or answer(v) is None or answer(first) is None:
             continue
         if {v.left, v.right} != {first.left, first.right}:
-            raise ValueError(f"pair {v.pair!r} repeats {v.is_swap_of!r} but shows {v.left!r} and {v.right!r}; a repeat shows the same two texts")
+            shown = f"{v.left!r} and {v.right!r}"
+            raise ValueError(f"pair {v.pair!r} repeats {v.is_swap_of!r} but shows {shown}; a repeat shows the same two texts")
         signs = np.sign(answer(v)), np.sign(answer(first))
         people.append(v.annotator)
         same.append(float(signs[0] == signs[1]))
@@ -189,8 +196,8 @@ class RewardAgreement:
     """Does an automatic reward choose as people do? Over ``n`` decisive votes whose two texts have the reward.
 
     ``accuracy`` is the weighted share of votes where the chosen text has the higher reward, equal rewards (``n_equal``) counting half.
-    ``auc`` is the chance that the reward's gap is higher where people chose its first text than where they chose its second, each vote taken
-    both ways round so that no side matters. Both with intervals over prompts; None without votes. ``n_missing`` votes had no reward.
+    ``auc`` is the chance that the reward's gap is higher where people chose its first text than where they chose its second, each vote
+    taken both ways round so that no side matters. Both have intervals over prompts; None without votes. ``n_missing`` had no reward.
     """
 
     dimension: str

@@ -1,6 +1,6 @@
 """Who voted how: one row per person with the signs of careless clicking, to review and weigh, never to exclude by itself.
 
-Every check is tri-state (ok, fail, unknown), so that a check that broke is not read as a failed one. Leaves out skill, which the ratings give.
+Every check is tri-state (ok, fail, unknown), so that a check that broke is not read as a failed one. Leaves out skill: see the ratings.
 """
 
 from __future__ import annotations

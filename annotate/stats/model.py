@@ -1,9 +1,9 @@
 """Davidson's model of pairwise preference with ties, extended by the annotator's skill, the left side's pull and covariates.
 
-For a vote by person r on system i (left) against j (right): eta = s_r (theta_i - theta_j) + b + b_r + x beta, and left : right : tie have odds
+For a vote by person r on system i (left) against j (right): eta = s_r (theta_i - theta_j) + b + b_r + x beta; left : right : tie have odds
 exp(eta / 2) : exp(-eta / 2) : exp(kappa) (Davidson 1970; skill and side in the spirit of NoisyBradleyTerry). Fitted by penalized
-likelihood, so that any data give finite answers. A tie and "both bad" are one category here; people's different use of ties is left out, and
-so is negative skill: who answers against everyone gets a skill near 0.
+likelihood, so that any data give finite answers. A tie and "both bad" are one category here; people's different use of ties is left
+out, and so is negative skill: who answers against everyone gets a skill near 0.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ class Priors:
                 raise ValueError(f"prior {name}={getattr(self, name)!r} must be a finite standard deviation above 0, in logits")
 
 
+PRIORS = Priors()
+
+
 @dataclass(frozen=True, slots=True)
 class Davidson:
     """The penalized fit. ``strengths`` theta per system, mean 0 in each connected group; ``tie`` exp(kappa), ``left`` b in logits.
@@ -62,7 +65,8 @@ class Davidson:
 class Design:
     """Votes as arrays. Equal votes share one of m cells; ``cell`` (n,) maps votes to cells, ``result`` is 0 left, 1 right, 2 tie.
 
-    Parameters are laid out as [theta (k), kappa, b, beta (p), log s (r), b_r (r)]; the last two are absent where ``with_annotators`` is off.
+    Parameters are laid out as [theta (k), kappa, b, beta (p), log s (r), b_r (r)], the last two only ``with_annotators``. ``precision``
+    is that of each one's prior; ``weight``, ``prompt`` and ``judge`` are per vote, the rest per cell.
     """
 
     systems: tuple[str, ...]
@@ -205,7 +209,7 @@ def unpack(params: np.ndarray, d: Design) -> Davidson:
     )
 
 
-def davidson(votes: Sequence[Vote], *, annotators: bool = True, priors: Priors = Priors()) -> Davidson:
+def davidson(votes: Sequence[Vote], *, annotators: bool = True, priors: Priors = PRIORS) -> Davidson:
     """Fit the model to all votes but cannot_judge; ``annotators=False`` gives everyone skill 1 and the same pull to the left.
 
     Raises ValueError where no vote is left. All ties, separated or disconnected data give finite, shrunk answers.
@@ -239,8 +243,8 @@ class Spread:
 def spread(d: Design, params: np.ndarray, resample: Resample, n_resamples: int, seed: int) -> Spread:
     """Covariances of the core parameters around ``params``; ``resample`` says what is drawn with replacement.
 
-    "both" adds to the bootstrap over prompts the one over annotators less the one over votes (as in Cameron, Gelbach and Miller 2011), since
-    drawing both at once would triple the part of the variance that is plain vote noise. It is rough with fewer than about 10 annotators.
+    "both" adds to the bootstrap over prompts the one over annotators less the one over votes (as in Cameron, Gelbach and Miller 2011),
+    since drawing both at once would triple the part of the variance that is plain vote noise. Rough with fewer than about 10 annotators.
     """
     if resample not in RESAMPLE:
         raise ValueError(f"resample {resample!r} is not known; use one of {', '.join(RESAMPLE)}")

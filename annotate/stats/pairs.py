@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from annotate.stats.model import Priors, counted, davidson
+from annotate.stats.model import PRIORS, Priors, counted, davidson
 from annotate.stats.votes import DECISIVE, Estimate, Vote, codes, share_estimate
 
 
@@ -96,7 +96,7 @@ class PairPreference:
 
 
 def pair_preferences(
-    votes: Sequence[Vote], *, sd: float = math.pi / math.sqrt(3), clear: float = 2.0, priors: Priors = Priors()
+    votes: Sequence[Vote], *, sd: float = math.pi / math.sqrt(3), clear: float = 2.0, priors: Priors = PRIORS
 ) -> tuple[PairPreference, ...]:
     """One row per judged pair (swapped repeats count with their original), sorted by ``pair``; empty without votes.
 

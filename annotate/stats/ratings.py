@@ -20,7 +20,7 @@ from scipy.special import expit
 from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
-from annotate.stats.model import Design, Priors, Resample, Spread, counted, design, solve, spread, unpack
+from annotate.stats.model import PRIORS, Design, Priors, Resample, Spread, counted, design, solve, spread, unpack
 from annotate.stats.votes import DECISIVE, Estimate, Vote, codes, share_estimate, t_quantile
 
 ELO_PER_LOGIT = 400 / math.log(10)
@@ -67,7 +67,7 @@ class AnnotatorEffect:
 
 @dataclass(frozen=True, slots=True)
 class Ratings:
-    """The leaderboard, best first. ``preferences`` has a < b for systems of one group. ``left_share`` and ``tie_rate`` are between equals."""
+    """The leaderboard, best first in each group. ``preferences`` has a < b of one group; ``left_share`` and ``tie_rate`` are for equals."""
 
     ratings: tuple[Rating, ...]
     preferences: tuple[Preference, ...]
@@ -88,9 +88,9 @@ def ratings(
     n_resamples: int = 200,
     seed: int = 0,
     annotators: bool = True,
-    priors: Priors = Priors(),
+    priors: Priors = PRIORS,
 ) -> Ratings:
-    """Rate the systems with Davidson's model (see ``model``); intervals are 95%, by bootstrap over ``resample``, never under the model's own.
+    """Rate the systems with Davidson's model; intervals are 95%, by bootstrap over ``resample`` and never narrower than the model's own.
 
     ``resample`` "both" also lets the annotators vary; with few of them that is rough. Raises ValueError where no vote is left.
     """
@@ -190,7 +190,7 @@ def position_bias(votes: Sequence[Vote], *, n_resamples: int = 200, seed: int = 
         return PositionBias(0, 0, None, None, None, None)
     left = np.array([v.outcome == "left" for v in decisive], dtype=float)
     share = share_estimate(left, np.array([v.weight for v in decisive]), codes([v.prompt for v in decisive])[0])
-    d = design(decisive, None, False, Priors())
+    d = design(decisive, None, False, PRIORS)
     params = solve(d, d.weight)
     wide = spread(d, params, "prompts", n_resamples, seed)
     half = wide.half_width(np.eye(d.n_core)[len(d.systems) + 1])
@@ -221,7 +221,7 @@ class LengthAdjusted:
 
 
 def length_adjusted(
-    votes: Sequence[Vote], *, resample: Resample = "prompts", n_resamples: int = 200, seed: int = 0, priors: Priors = Priors()
+    votes: Sequence[Vote], *, resample: Resample = "prompts", n_resamples: int = 200, seed: int = 0, priors: Priors = PRIORS
 ) -> LengthAdjusted:
     """Ratings with and without the length of the texts as a covariate; ValueError where no vote has both word counts."""
     all_counted = counted(votes)
@@ -237,9 +237,10 @@ def length_adjusted(
     beta, half = float(params[at]), wide.half_width(np.eye(len(wide.model))[at])
     chose = [i for i, v in enumerate(known) if v.outcome in DECISIVE and x[i] != 0]
     longer = np.array([(known[i].outcome == "left") == (x[i] > 0) for i in chose], dtype=float)
+    chose_weight = np.array([known[i].weight for i in chose])
     return LengthAdjusted(
         n_unknown=len(all_counted) - len(known),
-        longer_share=share_estimate(longer, np.array([known[i].weight for i in chose]), codes([known[i].prompt for i in chose])[0]),
+        longer_share=share_estimate(longer, chose_weight, codes([known[i].prompt for i in chose])[0]),
         effect=Estimate(beta, beta - half, beta + half),
         raw=raw,
         adjusted=adjusted,

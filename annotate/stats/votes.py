@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.stats import norm, t as student_t
+from scipy.stats import norm
+from scipy.stats import t as student_t
 
 Outcome = Literal["left", "right", "tie", "both_bad", "cannot_judge"]
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
@@ -25,9 +26,9 @@ class Vote:
     """One judgment of two texts, as it was displayed. A sequence of votes is in the order they were cast.
 
     ``left`` and ``right`` name what is compared and differ: systems for ratings, candidate ids where both texts come from one system.
-    ``prompt`` is the unit that is resampled. ``strength`` is 1 slightly, 2 clearly, None not asked. ``dims`` holds "left", "right" or "same"
-    per dimension. ``seconds`` is visible time; None, NaN and values <= 0 mean unknown. ``words_*`` None or 0 mean unknown. ``pair`` identifies
-    the two texts whichever side they are on; ``is_swap_of`` is the ``pair`` of which this vote is the swapped repeat, '' otherwise.
+    ``prompt`` is the unit that is resampled. ``strength`` is 1 slightly, 2 clearly, None not asked. ``dims`` holds "left", "right" or
+    "same" per dimension. ``seconds`` is visible time; None, NaN and values <= 0 mean unknown. ``words_*`` None or 0 mean unknown. ``pair``
+    identifies the two texts whichever side they are on; ``is_swap_of`` is the ``pair`` of which this vote is the swapped repeat, else ''.
     ``weight`` >= 0 multiplies the vote in every weighted statistic (0 leaves it out there). Raises ValueError for any other value.
     """
 
@@ -49,7 +50,7 @@ class Vote:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome {self.outcome!r} is not known; use one of {', '.join(OUTCOMES)}")
         if self.left == self.right:
-            raise ValueError(f"left and right are both {self.left!r}; name the two systems, or the two candidates where one system wrote both")
+            raise ValueError(f"left and right are both {self.left!r}; name the two systems, or the candidates where one system wrote both")
         if self.strength not in (None, 1, 2):
             raise ValueError(f"strength {self.strength!r} is not known; use 1 (slightly), 2 (clearly) or None (not asked)")
         if not (math.isfinite(self.weight) and self.weight >= 0):
@@ -153,6 +154,6 @@ def wilson(share: float, n: float, level: float = 0.95) -> Estimate:
 
 
 def share_estimate(y: np.ndarray, weight: np.ndarray, cluster: np.ndarray, most: float | None = None) -> Estimate | None:
-    """Weighted mean of ``y`` (float, (n,), in [0, 1]) with a Wilson interval of ``effective_size``; ``cluster`` int (n,). None without votes."""
+    """Weighted mean of ``y`` (float, (n,), in [0, 1]) with a Wilson interval of ``effective_size``; ``cluster`` int (n,). None if empty."""
     size = effective_size(y, weight, cluster, most)
     return wilson(float((weight * y).sum() / weight.sum()), size) if size > 0 else None

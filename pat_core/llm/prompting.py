@@ -44,7 +44,7 @@ class ChatTokenizer:
     def prompt(self, messages: Sequence[tuple[str, str]], prefix: str = "") -> Prompt:
         """The chat prompt with its token ids, ``prefix`` the first words of the answer; raises ValueError for an unknown speaker."""
         check_speakers(messages)
-        chat = [{"role": speaker, "content": text} for speaker, text in messages]
+        chat = [{"role": speaker, "content": _encodable(text)} for speaker, text in messages]
         with self._lock:
             ids = self._template(chat) + (self._encode(prefix) if prefix else [])
         return Prompt(tuple(messages), prefix, tuple(ids))
@@ -64,7 +64,7 @@ class ChatTokenizer:
             return list(self.tokenizer.apply_chat_template([first, *chat[2:]], **options, enable_thinking=False))
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return self.tokenizer.encode(_encodable(text), add_special_tokens=False, split_special_tokens=True)
 
     def n_tokens(self, text: str) -> int:
         with self._lock:
@@ -72,6 +72,7 @@ class ChatTokenizer:
 
     def truncate(self, text: str, max_tokens: int) -> str:
         """The longest beginning of at most ``max_tokens`` tokens, cut at a word where there is one."""
+        text = _encodable(text)
         with self._lock:
             coded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
         offsets = coded["offset_mapping"]
@@ -128,6 +129,11 @@ def wait_for_turn(lock: threading.Lock, cancel: threading.Event) -> bool:
         if cancel.is_set():
             return False
     return True
+
+
+def _encodable(text: str) -> str:
+    """``text`` with "?" for lone surrogates, which no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def cut_at_word(text: str, end: int) -> str:

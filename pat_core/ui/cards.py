@@ -84,8 +84,8 @@ def empty() -> str:
     """What the right side will show, before the first run."""
     return (
         '<ol class="pat-empty">'
-        "<li><b>Neighbors.</b> People who write like you, and what reviewers say about the topic.</li>"
-        "<li><b>Two agents.</b> One reasons about your style, one about the topic; each reads the other and refines.</li>"
+        "<li><b>Neighbors.</b> People who write alike, and what reviewers say about the topic.</li>"
+        "<li><b>Two agents.</b> One reasons about style, one about the topic; each reads the other and refines.</li>"
         "<li><b>The text.</b> Both lines of reasoning fused into one review, beside what simpler methods write.</li></ol>"
     )
 

@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -18,7 +18,7 @@ import gradio as gr
 from pat_core.llm.types import LLMError
 from pat_core.types import Query, Snapshot, Trace
 from pat_core.ui import cards, form
-from pat_core.ui.form import Form, Knobs
+from pat_core.ui.form import Form
 from pat_core.ui.form_column import QUIET, FormColumn, build_form, connect_form, topic_choices, topic_line
 from pat_core.ui.graph_picture import picture
 from pat_core.ui.opening import EngineRoom, Opening
@@ -202,8 +202,9 @@ def _connect_run(opening: Opening, runs: Runs, screen: Screen) -> None:
         """What a click changes at once, even where other visitors are first."""
         return _busy(screen, "Waiting …") | {panels["progress"]: cards.progress(None), column.notice: ""}
 
-    def refused(place: gr.HTML, sentence: str) -> dict:
-        return _idle(screen, opening) | {panels["progress"]: ""} | {place: cards.notice((sentence,), alert=True)}
+    def refused(data: dict, place: gr.HTML, sentence: str) -> dict:
+        """Back to what was there before the click, and why."""
+        return _idle(screen, opening) | _standing(screen, data.get(screen.shown)) | {place: cards.notice((sentence,), alert=True)}
 
     def on_write(data: dict) -> Iterator[dict]:
         room = opening.room
@@ -213,14 +214,14 @@ def _connect_run(opening: Opening, runs: Runs, screen: Screen) -> None:
                 if opening.status.state == "loading"
                 else opening.status.sentence
             )
-            yield refused(column.notice, sentence)
+            yield refused(data, column.notice, sentence)
             return
         try:
             typed = form.read_form(column.values(data))
             query = form.query_of(typed, room.workbench.corpus.topics, room.workbench.corpus.category_of)
-            options = room.run_options(**{name: getattr(typed.knobs, name) for name in Knobs.__dataclass_fields__})
+            options = room.run_options(**asdict(typed.knobs))
         except ValueError as error:
-            yield refused(column.notice, str(error))
+            yield refused(data, column.notice, str(error))
             return
         settled = {column.notice: cards.notice(_remarks(typed, query)), screen.after: gr.Column(visible=False)}
         yield from _follow(runs, screen, opening, lambda cancel: room.workbench.stream(query, options, cancel=cancel), query, settled)
@@ -228,12 +229,12 @@ def _connect_run(opening: Opening, runs: Runs, screen: Screen) -> None:
     def on_again(data: dict) -> Iterator[dict]:
         room, trace = opening.room, _trace(data.get(screen.shown))
         if room is None or trace is None:
-            yield refused(panels["progress"], "There is no finished run to fuse again: press Write first.")
+            yield refused(data, panels["progress"], "There is no finished run to fuse again: press Write first.")
             return
         try:
             texts = [form.summary_text(data.get(box), agent) for agent, box in screen.summaries.items()]
         except ValueError as error:
-            yield refused(panels["progress"], str(error))
+            yield refused(data, panels["progress"], str(error))
             return
         yield from _follow(
             runs, screen, opening, lambda cancel: room.workbench.fuse(trace, *texts, cancel=cancel), trace.query, {}, data[screen.shown]
@@ -242,7 +243,7 @@ def _connect_run(opening: Opening, runs: Runs, screen: Screen) -> None:
     def on_stop(shown: object) -> dict:
         """The run itself is cancelled by the event; this leaves what it had shown, without a cursor that blinks for ever."""
         if opening.room is None or not isinstance(shown, Shown):
-            return {panels["progress"]: cards.empty()} | _idle(screen, opening)
+            return _standing(screen, shown) | _idle(screen, opening)
         snapshot = shown.snapshot if shown.snapshot.trace else replace(shown.snapshot, stage="stopped")
         return Painter(panels, opening.room, shown.query, shown.kept).paint(snapshot) | _idle(screen, opening)
 
@@ -259,7 +260,7 @@ def _connect_run(opening: Opening, runs: Runs, screen: Screen) -> None:
     asked = [column.write, column.stop, screen.again, panels["progress"], column.notice]
     for button in (column.write, screen.again):  # listeners of one button run in the order of their making
         button.click(on_asked, None, asked, js=SHOW_RUN, **QUIET)
-    writing = column.write.click(on_write, {*column.fields.values()}, screen.outputs, **model)
+    writing = column.write.click(on_write, {*column.fields.values(), screen.shown}, screen.outputs, **model)
     fusing = screen.again.click(on_again, {*screen.summaries.values(), screen.shown}, screen.outputs, **model)
     for run in (writing, fusing):  # also where the queue was full and the handler never ran
         run.failure(lambda: _idle(screen, opening), None, asked, **QUIET)
@@ -321,6 +322,12 @@ def _idle(screen: Screen, opening: Opening) -> dict:
         screen.column.stop: gr.Button(interactive=False),
         screen.again: gr.Button(interactive=True),
     }
+
+
+def _standing(screen: Screen, shown: object) -> dict:
+    """The progress line of what is on the screen: of the run shown, else what will appear there."""
+    text = cards.progress(shown.snapshot, fused_again=shown.kept is not None) if isinstance(shown, Shown) else cards.empty()
+    return {screen.panels["progress"]: text}
 
 
 def _summaries(screen: Screen, trace: Trace) -> dict:

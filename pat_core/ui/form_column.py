@@ -67,7 +67,7 @@ def build_form(examples: dict[str, tuple[str, str, Form]]) -> FormColumn:
         [], value=None, label="Topic", info="Search the corpus, or type a topic of your own.", allow_custom_value=True
     )
     topic_note = gr.HTML("", elem_id="pat-topic-note", js_on_load=PICK)
-    fields["title"] = gr.Textbox(label="Title", info="A few words that the review lives up to. Best not left out.", lines=1, max_lines=2)
+    fields["title"] = gr.Textbox(label="Title", info="A few words that the review lives up to.", lines=1, max_lines=2)
     with gr.Row():
         fields["rating"] = gr.Radio(RATINGS, value="", label="Rating", elem_classes="pat-segments", min_width=230, scale=5)
         fields["seed"] = gr.Number(0, label="Seed", minimum=0, maximum=MAX_SEED, step=1, min_width=70, scale=1)
