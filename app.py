@@ -98,7 +98,7 @@ def open_engine_room(config: Config, data: Path) -> Callable[[Progress], EngineR
     """What the opening thread does; imports the heavy half of the program only there."""
 
     def load(report: Progress) -> EngineRoom:
-        from pat_core.pipeline import RunOptions, open_workbench, trace_to_json
+        from pat_core.pipeline import open_workbench, trace_to_json
         from pat_core.progress import terminal_progress
         from pat_core.ui.opening import EngineRoom
 
@@ -108,7 +108,7 @@ def open_engine_room(config: Config, data: Path) -> Callable[[Progress], EngineR
             report(label, done, total)
             in_terminal(label, done, total)
 
-        return EngineRoom(open_workbench(config, data, both), RunOptions, trace_to_json)
+        return EngineRoom(open_workbench(config, data, both), trace_to_json)
 
     return load
 

@@ -31,7 +31,7 @@ K_STYLE, K_TOPIC = 8, 4
 MIN_COLD = 100  # with fewer people without history, the others are also asked about with their history hidden
 N_RECALL = 400  # held-out people whose topic recall is measured
 N_BOOTSTRAP = 2000
-RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+RIDGES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 STYLE_SYSTEMS = ("random users", "same topic", "raw phi", "ridge", "ridge, as a set", "graph, one by one", "graph")
 HIDDEN = "0, history hidden"
 

@@ -22,13 +22,13 @@ from pat_core.corpus import Corpus
 from pat_core.cues import CLAIMS, LENGTH_SLACK, cue_phrases, holds
 from pat_core.index import VectorIndex
 from pat_core.progress import Progress
-from pat_core.stylometry import COLUMN, STYLOMETRY_VERSION, StyleScale, features, statement_cues
+from pat_core.stylometry import COLUMN, StyleScale, features, statement_cues
 from pat_core.types import Neighbor, Query, Review
 
 if TYPE_CHECKING:
     from pat_core.style_net import Batch, ReviewTable, StyleNet
 
-GRAPH_VERSION = "1"  # part of the cache key: raise it when a trained graph would come out differently
+CODE = ("stylometry.py", "style_net.py")  # their sources are part of the cache key: what they make changes when they do
 POOL, POOL_SHARE = 100, 0.1  # the set is chosen among this share of the people, the nearest: at most 100, at least twice as many as asked for
 MAX_WHY = 3
 SURE_Z = 0.1  # a prediction nearer to the mean than this says nothing about a feature
@@ -382,7 +382,7 @@ class _Reasons:
 
 def open_style_graph(corpus: Corpus, cache_dir: Path | None = None, progress: Progress | None = None, *, seed: int = 0) -> StyleGraph:
     """The style graph of a corpus: from ``cache_dir`` where the same reviews were trained on before, else trained and put there."""
-    facts = {"corpus": corpus.fingerprint, "order": _order(corpus), "graph": GRAPH_VERSION, "stylometry": STYLOMETRY_VERSION, "seed": seed}
+    facts = {"corpus": corpus.fingerprint, "order": _order(corpus), "code": _code(), "seed": seed}
     folder = cache_dir / "style_graph" / facts_key(facts) if cache_dir else None
     loaded = StyleGraph.load(corpus, folder, facts) if folder else None
     if loaded:
@@ -391,6 +391,12 @@ def open_style_graph(corpus: Corpus, cache_dir: Path | None = None, progress: Pr
     if folder:
         graph.save(folder, facts)
     return graph
+
+
+def _code() -> str:
+    """sha256 of the modules that decide what a stored graph holds."""
+    here = Path(__file__).parent
+    return hashlib.sha256(b"".join((here / name).read_bytes() for name in CODE)).hexdigest()
 
 
 def _order(corpus: Corpus) -> str:

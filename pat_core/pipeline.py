@@ -34,39 +34,16 @@ from pat_core.prompts import StyleFacts, TopicFacts, generator_messages, lamp_me
 from pat_core.query import build_query, parse_preference
 from pat_core.rewards import RewardContext, reference_free_reward, shapley
 from pat_core.topics import TopicSearch
-from pat_core.types import AGENTS, Alternative, Completion, Draft, LiveRound, Neighbor, Prompt, Query, Role, Round, Snapshot, Trace
+from pat_core.types import AGENTS, Alternative, Completion, Draft, LiveRound, Neighbor, Prompt, Query, Role, Round, RunOptions, Snapshot, Trace
 
 logger = logging.getLogger(__name__)
 
-ALTERNATIVES = ("none", "lamp", "pgraphrag", "copy")
 SNAPSHOT_SECONDS = 0.07  # a screen cannot use more than about 14 pictures a second
 COPY_WORDS = 60
 QUOTE_TOKENS = {"style": 22, "topic": 32, "lamp": 90, "pgraphrag": 60}
 MAX_WORDS = 90  # longest text asked for; longer ones would not fit the ten seconds a visitor waits
 TEXT_STOPS = ("\nReview of:", "\nTitle:", "\n\n\n")
 ONE_LEFT_OUT: tuple[tuple[str, bool, bool], ...] = (("style-only", True, False), ("topic-only", False, True), ("neither", False, False))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run goes. ``temperature`` and ``frequency_penalty`` are for the texts; the agents decode greedily."""
-
-    rounds: int = 2
-    k_style: int = 8
-    k_topic: int = 4
-    n_drafts: int = 4
-    temperature: float = 0.7
-    alternatives: tuple[str, ...] = ALTERNATIVES
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("rounds", 1, 4), ("k_style", 1, 16), ("k_topic", 1, 8), ("n_drafts", 1, 8)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be from {low} to {high}, not {getattr(self, name)}")
-        if not 0 <= self.temperature <= 1.5:
-            raise ValueError(f"temperature must be from 0 to 1.5, not {self.temperature}")
-        unknown = set(self.alternatives) - set(ALTERNATIVES)
-        if unknown:
-            raise ValueError(f"unknown alternatives {sorted(unknown)}; choose from {', '.join(ALTERNATIVES)}")
 
 
 @dataclasses.dataclass(frozen=True)

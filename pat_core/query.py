@@ -18,6 +18,7 @@ MAX_PREFERENCE_CHARACTERS = 2000
 MAX_TOPIC_CHARACTERS = 120
 MAX_TITLE_CHARACTERS = 200
 MAX_SEED = 2**31 - 1
+KEPT_INVISIBLE = "\n\t\u200c\u200d"  # joiners are needed inside emoji and in Persian
 _TASTE = re.compile(
     r"^\W*(?:always|never|no|not|only|likes?|loves?|hates?|prefers?|keep|use|avoid|write|mentions?|dislikes?|cares?|notices?|talks?|short|long|dry|plain"
     r"|formal|casual|warm|funny|sarcastic|picky|polite|brief|chatty|exuberant|lots|many|few|without|with)\b",
@@ -33,7 +34,7 @@ def clean_text(value: object, name: str, limit: int) -> str:
         raise ValueError(f"{name} must be text, not {type(value).__name__}.")
     if len(value) > limit:
         raise ValueError(f"{name} has {len(value):,} characters; at most {limit:,} are read. Please shorten it.")
-    kept = (c for c in value.replace("\r\n", "\n") if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Co", "Cn"))
+    kept = (c for c in value.replace("\r\n", "\n") if c in KEPT_INVISIBLE or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
     return "".join(kept).strip()
 
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STYLOMETRY_VERSION = "1"  # part of every cache key that holds phi
-
 _FUNCTION_WORDS = tuple(
     "the a an this that these those and but or so if because when while as than then of to in on at for with from by about into out up "
     "down off over after before is are was were be been have has had do did would could will can not no all some it its "

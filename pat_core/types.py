@@ -69,6 +69,31 @@ class Query:
         return tuple(p.text for p in self.preferences if p.kind == "statement")
 
 
+ALTERNATIVES = ("none", "lamp", "pgraphrag", "copy")
+RUN_RANGES: dict[str, tuple[float, float]] = {"rounds": (1, 4), "k_style": (1, 16), "k_topic": (1, 8), "n_drafts": (1, 8), "temperature": (0, 1.5)}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run goes: rounds at most, neighbors of each kind, drafts, the sampling temperature of the texts (agents decode greedily), and
+    which alternatives are written beside them. ValueError for a value out of ``RUN_RANGES``."""
+
+    rounds: int = 2
+    k_style: int = 8
+    k_topic: int = 4
+    n_drafts: int = 4
+    temperature: float = 0.8
+    alternatives: tuple[str, ...] = ALTERNATIVES
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in RUN_RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, not {getattr(self, name)}")
+        unknown = set(self.alternatives) - set(ALTERNATIVES)
+        if unknown:
+            raise ValueError(f"unknown alternatives {sorted(unknown)}; choose from {', '.join(ALTERNATIVES)}")
+
+
 @dataclass(frozen=True, slots=True)
 class Neighbor:
     """A review retrieved for one agent: ``score`` in [-1, 1], higher is nearer; ``why`` says in words what matched.

@@ -22,10 +22,10 @@ from pat_core.types import (
     Review,
     Reward,
     Round,
+    RunOptions,
     Snapshot,
     Trace,
 )
-from pat_core.ui.form import Knobs
 from pat_core.ui.opening import EngineRoom
 
 HOSTILE = (
@@ -104,7 +104,7 @@ class DoubleWorkbench:
         self.cancelled = 0
         self.queries: list[Query] = []
 
-    def stream(self, query: Query, options: Knobs = Knobs(), *, cancel: threading.Event) -> Iterator[Snapshot]:  # noqa: B008 - frozen
+    def stream(self, query: Query, options: RunOptions = RunOptions(), *, cancel: threading.Event) -> Iterator[Snapshot]:  # noqa: B008 - frozen
         assert not self.running, "two runs on one model"
         self.queries.append(query)
         self.running = True
@@ -137,7 +137,7 @@ class DoubleWorkbench:
             time.sleep(self.word_seconds * step)
             yield " ".join(words[:end])
 
-    def _stream(self, query: Query, options: Knobs) -> Iterator[Snapshot]:
+    def _stream(self, query: Query, options: RunOptions) -> Iterator[Snapshot]:
         began = time.monotonic()
         if self.fail:
             raise self.fail
@@ -215,7 +215,7 @@ class DoubleWorkbench:
 
 def engine_room(workbench: DoubleWorkbench | None = None) -> EngineRoom:
     return EngineRoom(
-        workbench or DoubleWorkbench(), Knobs, lambda trace: {"title": trace.query.title, "seed": trace.query.seed, "output": trace.output}
+        workbench or DoubleWorkbench(), lambda trace: {"title": trace.query.title, "seed": trace.query.seed, "output": trace.output}
     )  # type: ignore[arg-type]
 
 

@@ -9,9 +9,9 @@ from doubles import HashEmbedder, ScriptedLLM
 from pat_core.corpus import Corpus, hold_out
 from pat_core.graph import StyleGraph, open_style_graph
 from pat_core.llm.types import Request
-from pat_core.pipeline import RunOptions, Workbench, copied_text, trace_to_json
+from pat_core.pipeline import Workbench, copied_text, trace_to_json
 from pat_core.topics import TopicSearch
-from pat_core.types import Preference, Query, Review
+from pat_core.types import Preference, Query, Review, RunOptions
 
 TOPICS = {"kettle": "Norra kettle", "inn": "Saltmarsh Inn", "trains": "Northline trains"}
 # Two voices: anna and ben shout in short sentences, cora and dan are dry and long. Everybody wrote on every topic but one.

@@ -44,7 +44,7 @@ def test_ratings_that_are_some():
 
 
 def test_control_characters_go_and_everything_else_stays():
-    assert clean_text("a\x00b\u202a <script>\ud800 \N{SMILING FACE WITH SUNGLASSES}\r\nnew", "x", 99).startswith("ab\u202a <script> \N{SMILING FACE WITH SUNGLASSES}\nnew")
+    assert clean_text("a\x00b\u202a <script>\ud800 \N{SMILING FACE WITH SUNGLASSES}\r\nnew", "x", 99).startswith("ab <script> \N{SMILING FACE WITH SUNGLASSES}\nnew")
 
 
 def test_too_much_text_is_refused_not_cut():

@@ -622,8 +622,8 @@ def test_resampled_alpha_is_evalicas_alpha_on_the_repeated_pairs(seed, judges):
         table.setdefault(v.pair, {})[v.annotator] = {"left": 1, "right": -1}.get(v.outcome, 0) * (v.strength or 1)
     draw = np.random.default_rng(seed).integers(0, 3, len(table))
     draw[:2] = 1
-    frame = pd.DataFrame({f"{pair} {i}": given_answers for (pair, given_answers), n in zip(table.items(), draw, strict=True) for i in range(n)})
-    counts = np.array([[sum(x == level for x in given_answers.values()) for level in range(-2, 3)] for given_answers in table.values()])
+    frame = pd.DataFrame({f"{pair} {i}": table[pair] for pair, n in zip(table, draw, strict=True) for i in range(n)})
+    counts = np.array([[list(answers.values()).count(level) for level in range(-2, 3)] for answers in table.values()])
     for metric in ("nominal", "interval", "ordinal"):
         ours = alphas(counts, draw[None].astype(float), metric)[0]
         assert ours == pytest.approx(evalica.alpha(frame.astype(float), metric).alpha, abs=1e-9) or math.isnan(ours)
@@ -648,18 +648,17 @@ def test_agreement_reads_dimensions_and_leaves_out_repeats_and_abstentions():
     assert (overall.dimension, style.dimension) == ("overall", "style")
     assert style.raw.value == overall.raw.value  # the simulated style answer is the overall one, without its strength
     assert style.alpha_nominal.value == pytest.approx(overall.alpha_nominal.value)
-    noise = [vote("cannot_judge", prompt="p0", annotator="new", pair="0/0"), vote("left", "b", "a", "p0", "r1", pair="again", is_swap_of="0/0")]
-    assert agreement([*votes, *noise]) == overall
+    abstention = vote("cannot_judge", prompt="p0", annotator="new", pair="0/0")
+    repeat = vote("left", "b", "a", "p0", "r1", pair="again", is_swap_of="0/0")
+    assert agreement([*votes, abstention, repeat]) == overall
 
 
 def test_sides_do_not_matter_to_agreement():
     votes = _judged(1, 30)
     other = {"left": "right", "right": "left"}
-    flipped = [
-        dataclasses.replace(v, left=v.right, right=v.left, outcome=other.get(v.outcome, v.outcome), dims={}) if i % 2 else dataclasses.replace(v, dims={})
-        for i, v in enumerate(votes)
-    ]
-    assert agreement(flipped) == agreement(votes)
+    swapped = [dataclasses.replace(v, left=v.right, right=v.left, outcome=other.get(v.outcome, v.outcome)) for v in votes]
+    mixed = [pair[i % 2] for i, pair in enumerate(zip(votes, swapped, strict=True))]
+    assert agreement(mixed) == agreement(votes)
 
 
 def test_full_agreement_is_not_taken_as_certain():

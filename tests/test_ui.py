@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 import app
 from pat_core.config import DEMO_CORPUS
 from pat_core.corpus import read_corpus
-from pat_core.types import AGENTS, Contribution, Query, Review, Snapshot
+from pat_core.types import AGENTS, Contribution, Query, Review, RunOptions, Snapshot
 from pat_core.ui import cards, form, theme
-from pat_core.ui.form import Entry, Form, Knobs, form_of_link, form_values, link_token, query_of, read_form
+from pat_core.ui.form import Entry, Form, form_of_link, form_values, link_token, query_of, read_form
 from pat_core.ui.graph_picture import MAX_PER_COLUMN, picture
 from pat_core.ui.middleware import MAX_BODY_BYTES, Guard, content_policy, refused
 from pat_core.ui.opening import Opening
@@ -45,7 +45,7 @@ forms = st.builds(
     st.sampled_from((None, 1, 2, 3, 4, 5)),
     st.integers(0, 2**31 - 1),
     st.lists(entries, max_size=5).map(tuple),
-    st.builds(Knobs, rounds=st.integers(1, 4), temperature=st.sampled_from((0.0, 0.7, 1.5))),
+    st.builds(RunOptions, rounds=st.integers(1, 4), temperature=st.sampled_from((0.0, 0.7, 1.5))),
 )
 
 
@@ -147,17 +147,6 @@ def test_worked_examples_are_valid_and_about_the_demo_corpus():
     assert all(not typed.notes and typed.title and typed.rating for _, _, typed in examples.values())
     own = {r.text for r in corpus.reviews}
     assert not own & {p.text for q in queries.values() for p in q.preferences}
-
-
-def test_the_knobs_are_the_options_of_the_pipeline():
-    from pat_core.pipeline import RunOptions
-
-    assert dataclasses.asdict(RunOptions()) == dataclasses.asdict(Knobs())
-    for name, (low, high) in form.KNOB_RANGES.items():
-        for value in (low, high):
-            RunOptions(**{name: value})
-        with pytest.raises(ValueError):
-            RunOptions(**{name: high + 1})
 
 
 # --- HTML

@@ -53,7 +53,7 @@ def agreements(votes: Sequence[Vote], *, n_resamples: int = 1000, seed: int = 0)
 
 
 def agreement(votes: Sequence[Vote], dimension: str = OVERALL, *, n_resamples: int = 1000, seed: int = 0) -> Agreement:
-    """Agreement between people; swapped repeats and cannot_judge are left out, weights not used, a person's last answer on a pair counts."""
+    """Agreement between people, on each one's last answer to a pair; without swapped repeats and cannot_judge, and without weights."""
     answers: dict[str, dict[str, int]] = defaultdict(dict)
     prompts: dict[str, str] = {}
     for v in votes:

@@ -282,8 +282,8 @@ def _information(d: Design, params: np.ndarray) -> np.ndarray:
     skills = _skills(params, d, share)
     skill, pull, log_p = _predict(params, d, skills)
     p_left, p_right, p_tie = np.exp(log_p)
-    columns = [d.left, d.right, np.full(m, k + 1)] + [np.full(m, k + 2 + i) for i in range(d.x.shape[1])]
-    values = [skill, -skill, np.ones(m)] + list(d.x.T)
+    columns = [d.left, d.right, *(np.full(m, i) for i in range(k + 1, n))]
+    values = [skill, -skill, np.ones(m), *d.x.T]
     if d.with_annotators:
         columns += [n + d.annotator, n + r + d.annotator]
         values += [pull, np.ones(m)]

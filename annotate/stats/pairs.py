@@ -22,8 +22,8 @@ from annotate.stats.votes import DECISIVE, Estimate, Vote, codes, share_estimate
 class WinRate:
     """``a`` against ``b`` (a < b): counts of votes, and shares with 95% intervals that allow for several votes per prompt.
 
-    ``decisive`` is a's share of decisive votes, ``half_ties`` counts each tie or both_bad as half a win, ``side_balanced`` is the mean of a's
-    decisive share when shown left and when shown right; each None where no vote allows it.
+    ``decisive`` is a's share of decisive votes, ``half_ties`` counts each tie or both_bad as half a win, ``side_balanced`` is the mean of
+    a's decisive share when shown left and when shown right; each None where no vote allows it.
     """
 
     a: str
@@ -76,8 +76,8 @@ def _win_rate(a: str, b: str, votes: list[Vote]) -> WinRate:
 class PairPreference:
     """What people think of one pair: P(``a`` beats ``b``), a < b, as a posterior mean with its 95% interval.
 
-    ``n_judges`` people; ``n_effective`` is the sum of their weights, each at most one vote; ``strength`` is the weighted mean of -2 (b clearly)
-    .. 2 (a clearly), ties 0; ``n_slight`` and ``n_clear`` count decisive votes, one without a strength being slight.
+    ``n_judges`` people; ``n_effective`` is the sum of their weights, each at most one vote; ``strength`` is the weighted mean of -2 (b
+    clearly) .. 2 (a clearly), ties 0; ``n_slight`` and ``n_clear`` count decisive votes, one without a strength being slight.
     """
 
     pair: str
@@ -101,9 +101,9 @@ def pair_preferences(
     """One row per judged pair (swapped repeats count with their original), sorted by ``pair``; empty without votes.
 
     The difference of a pair has a normal prior with mean 0 and standard deviation ``sd`` in logits; at the default P(a beats b) is about
-    uniform beforehand, the Beta(1, 1) prior. Side, skill and ties are as ``davidson`` fits them to all votes. A vote of strength 2 counts as
-    ``clear`` votes of strength 1. One person's several votes on a pair share that person's weight. ValueError for a vote without a pair,
-    or where one pair names two different couples.
+    uniform beforehand, the Beta(1, 1) prior. Side, skill and ties are as ``davidson`` fits them to all votes. A vote of strength 2 counts
+    as ``clear`` votes of strength 1. One person's several votes on a pair share that person's weight. ValueError for a vote without a
+    pair, or where one pair names two different couples.
     """
     votes = counted(votes)
     if not votes:

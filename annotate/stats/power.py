@@ -26,7 +26,7 @@ WIN_RATES = (0.52, 0.55, 0.57, 0.60, 0.65, 0.70)
 def votes_needed(win_rate: float, *, power: float = 0.8, alpha: float = 0.05) -> int:
     """Independent decisive votes needed to tell a true ``win_rate`` from one half; ValueError unless it is in (0, 1) and not 0.5."""
     if not 0 < win_rate < 1 or win_rate == 0.5:
-        raise ValueError(f"win_rate {win_rate!r} must be between 0 and 1 and not 0.5: no number of votes shows a difference that is not there")
+        raise ValueError(f"win_rate {win_rate!r} must be between 0 and 1 and not 0.5: no number of votes shows a difference of 0")
     return math.ceil(_needed(win_rate, power, alpha))
 
 

@@ -251,7 +251,8 @@ def length_adjusted(
 class PlainRatings:
     """evalica's ratings as (system, Elo points), best first; ``low`` and ``high`` by system are its percentile bootstrap over votes.
 
-    They are empty without resamples, or where one of them leaves a system without a win. ``tie`` is Newman's tie parameter v (half of Davidson's exp(kappa)), None for Bradley-Terry, which counts a tie as half a win for each.
+    They are empty without resamples, or where one of them leaves a system without a win. ``tie`` is Newman's tie parameter v (half of
+    Davidson's exp(kappa)), None for Bradley-Terry, which counts a tie as half a win for each.
     """
 
     method: Literal["bradley_terry", "newman"]

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def open_llm(
-    config: Config, progress: Progress | None = None, adapters: Mapping[Role, Path] | None = None, prefix_cache: bool = True
+    config: Config, progress: Progress | None = None, adapters: Mapping[Role, Path] | None = None, prefix_cache: bool = False
 ) -> LLM:
     """The model that ``config`` names, ready to generate: five seconds for the embedded model once its files are there.
 
@@ -40,7 +40,10 @@ def open_llm(
         engine = config.engine if config.engine != "auto" else _choose(config, gguf, progress)
         if progress:
             progress("Loading the language model", 0, 1)
-        opened = (_open_openvino if engine == "openvino" else _open_transformers)(gguf, config, progress, adapters, prefix_cache)
+        if engine == "openvino":
+            opened = _open_openvino(gguf, config, progress, adapters, prefix_cache)
+        else:
+            opened = _open_transformers(gguf, config, progress, adapters)
         if progress:
             progress("Loading the language model", 1, 1)
         return opened
@@ -86,7 +89,7 @@ def _open_openvino(gguf: Path | None, config: Config, progress: Progress | None,
         raise ValueError(f"PAT_QUANT={config.quant!r} is for CUDA through transformers; leave it empty with PAT_ENGINE=openvino")
     facts = read_facts(gguf, config.home, progress)
     if facts.architecture != "llama":
-        raise ValueError(f"PAT_ENGINE=openvino runs llama-type models, and {gguf.name} is of type {facts.architecture!r}. Set PAT_ENGINE=auto")
+        raise ValueError(f"PAT_ENGINE=openvino runs llama-type models; {gguf.name} is of type {facts.architecture!r}. Set PAT_ENGINE=auto")
     served = serving_gguf(gguf, config.home, progress)
     merged = {role: (folder.name, serving_gguf(gguf, config.home, progress, folder)) for role, folder in adapters.items()}
     name = f"{gguf.stem.removesuffix('.' + facts.file_type)} ({facts.file_type})"
@@ -94,7 +97,7 @@ def _open_openvino(gguf: Path | None, config: Config, progress: Progress | None,
     return OpenVINOEngine(served, tokenizer, config.threads, name, merged, prefix_cache, facts.context)
 
 
-def _open_transformers(gguf: Path | None, config: Config, progress: Progress | None, adapters: Mapping[Role, Path], prefix_cache: bool) -> LLM:
+def _open_transformers(gguf: Path | None, config: Config, progress: Progress | None, adapters: Mapping[Role, Path]) -> LLM:
     from pat_core.llm.transformers_engine import open_transformers
 
     model = str(reference_folder(gguf, config.home, progress)) if gguf else config.model

@@ -5,7 +5,7 @@ no other thread of a web server could answer; and because a crash in native code
 token ids out; it knows no text and no other module. It ends when its standard input does.
 
 In:  {"add": [{"id", "pipeline", "ids", "config": {GenerationConfig's fields}}...]}, {"stop": [id...]}
-Out: {"ready": true} once, then {"tokens": {id: [token...]}, "ended": {id: "stop" | "length"}} after each step, {"error": text} after a failure.
+Out: {"ready": true} once; {"tokens": {id: [token...]}, "ended": {id: "stop" | "length"}} after each step; {"error": text} after a failure.
 """
 
 from __future__ import annotations
@@ -78,6 +78,9 @@ def _serve(pipelines: list[ov_genai.ContinuousBatchingPipeline], inbox: queue.Qu
 
 
 def _obey(message: dict[str, Any], pipelines: list[ov_genai.ContinuousBatchingPipeline], handles: dict[int, Any]) -> None:
+    for pipeline in pipelines if "add" in message else ():  # stopped requests leave first, or they would shape the new batch
+        while not handles and pipeline.has_non_finished_requests():
+            pipeline.step()
     for request in message.get("add", ()):
         config = ov_genai.GenerationConfig()
         for name, value in request["config"].items():

@@ -26,7 +26,9 @@ BYTES_PER_TOKEN = 4  # of English with the tokenizers of today's models; enough 
 TIMEOUT = httpx.Timeout(120.0, connect=10.0)  # a busy server may take its time before the first token
 MAX_LINE = 1_000_000  # characters of one server-sent event
 # <|im_start|>, </s>, <start_of_turn>, [INST], <<SYS>> and their like: a space behind the first bracket makes them plain text
-CONTROL = re.compile(r"<(?=[|\uff5c])|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think|tool_call)>)|<(?=</?SYS>>)|\[(?=/?INST\])", re.I)
+CONTROL = re.compile(
+    r"<(?=[|\uff5c])|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think|tool_call)>)|<(?=</?SYS>>)|\[(?=/?INST\])", re.IGNORECASE
+)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -191,7 +193,9 @@ class ServerEngine:
         try:
             return [str(m["id"]) for m in response.json()["data"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise LLMError(f"{self._url}/models is no list of models; PAT_LLM_URL must name an OpenAI-compatible server, often ending in /v1") from error
+            raise LLMError(
+                f"{self._url}/models is no list of models; is it an OpenAI-compatible server? Most addresses end in /v1"
+            ) from error
 
     def _unreachable(self, error: httpx.HTTPError) -> LLMError:
         if isinstance(error, httpx.TimeoutException):

@@ -12,7 +12,7 @@ from collections import Counter
 from html import escape
 
 from pat_core.types import Agent, Alternative, Completion, Contribution, Draft, Neighbor, Reward, Snapshot, Trace
-from pat_core.ui.form import ALTERNATIVES, Form
+from pat_core.ui.form import ALTERNATIVE_NAMES, Form
 from pat_core.ui.opening import Status
 
 LEVELS = ("on the same topic", "on a topic the same people reviewed", "on a topic near it in meaning", "near the request, on any topic")
@@ -185,7 +185,7 @@ def results(snapshot: Snapshot, kept: Trace | None = None) -> str:
     else:
         caret = _caret(snapshot.stage == "writing")
         others = "".join(
-            f'<article class="pat-card"><h4>{escape(ALTERNATIVES.get(name, name))}</h4>'
+            f'<article class="pat-card"><h4>{escape(ALTERNATIVE_NAMES.get(name, name))}</h4>'
             f'<p class="pat-text"{caret}>{escape(text)}</p></article>'
             for name, text in snapshot.alternatives.items()
         )
@@ -328,7 +328,7 @@ def _draft(i: int, draft: Draft, chosen: bool) -> str:
 
 def _alternative(a: Alternative) -> str:
     body = f'<p class="pat-text">{escape(a.text)}</p>' if a.text else '<p class="pat-muted">It wrote nothing.</p>'
-    name = escape(ALTERNATIVES.get(a.name, a.name))
+    name = escape(ALTERNATIVE_NAMES.get(a.name, a.name))
     return (
         f'<article class="pat-card"><h4>{name}</h4>{body}{_facts(a.text, a.completion, a.copy_rate)}{_reward(a.reward, a.name)}</article>'
     )

@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -219,7 +219,7 @@ def _connect_run(opening: Opening, runs: Runs, screen: Screen) -> None:
         try:
             typed = form.read_form(column.values(data))
             query = form.query_of(typed, room.workbench.corpus.topics, room.workbench.corpus.category_of)
-            options = room.run_options(**asdict(typed.knobs))
+            options = typed.knobs
         except ValueError as error:
             yield refused(data, column.notice, str(error))
             return

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Literal
 
 from pat_core import query as check
-from pat_core.types import Preference, Query
+from pat_core.types import ALTERNATIVES, RUN_RANGES, Preference, Query, RunOptions
 
 MAX_PREFERENCES = check.MAX_PREFERENCES
 MAX_SUMMARY_CHARACTERS = 2_000
 MAX_LINK_CHARACTERS = 7_000  # proxies in front of hosted apps refuse request lines from 8 kB on
 MAX_LINK_CONTENT = 40_000  # bytes a link may unpack to: five full preferences in any script
-ALTERNATIVES = {
+ALTERNATIVE_NAMES = {
     "none": "No personalization",
     "lamp": "LaMP style: own preferences",
     "pgraphrag": "PGraphRAG style: raw neighbor reviews",
@@ -36,27 +36,6 @@ _COMMON_ENGLISH = frozenset(
 )
 
 Kind = Literal["sample", "statement"]
-
-
-@dataclass(frozen=True, slots=True)
-class Knobs:
-    """The "Advanced" part of the form: fields, defaults and limits of ``pipeline.RunOptions``, which is too slow to import for a page."""
-
-    rounds: int = 2
-    k_style: int = 8
-    k_topic: int = 4
-    n_drafts: int = 4
-    temperature: float = 0.7
-    alternatives: tuple[str, ...] = tuple(ALTERNATIVES)
-
-
-KNOB_RANGES: dict[str, tuple[float, float]] = {
-    "rounds": (1, 4),
-    "k_style": (1, 16),
-    "k_topic": (1, 8),
-    "n_drafts": (1, 8),
-    "temperature": (0, 1.5),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +62,7 @@ class Form:
     rating: int | None = None
     seed: int = 0
     entries: tuple[Entry, ...] = ()
-    knobs: Knobs = Knobs()
+    knobs: RunOptions = RunOptions()
     notes: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -119,7 +98,7 @@ def form_values(form: Form) -> dict[str, object]:
     for i in range(1, MAX_PREFERENCES + 1):
         entry = form.entries[i - 1] if i <= len(form.entries) else Entry("")
         values |= {f"text_{i}": entry.text, f"kind_{i}": entry.kind or None, f"rating_{i}": _shown(entry.rating)}
-    for knob in fields(Knobs):
+    for knob in fields(RunOptions):
         value = getattr(form.knobs, knob.name)
         values[knob.name] = list(value) if isinstance(value, tuple) else value
     return values
@@ -150,7 +129,7 @@ def find_topic(text: str, topics: Mapping[str, str]) -> tuple[str, str]:
 
 def link_token(form: Form) -> str:
     """``form`` as one URL-safe word; raises ValueError where it would be too long for a link."""
-    default = Knobs()
+    default = RunOptions()
     content: dict[str, object] = {"t": form.topic, "w": form.title}
     if form.rating:
         content["r"] = form.rating
@@ -158,7 +137,7 @@ def link_token(form: Form) -> str:
         content["s"] = form.seed
     if form.entries:
         content["p"] = [[e.kind, e.text, e.rating or 0] for e in form.entries]
-    knobs = {f.name: getattr(form.knobs, f.name) for f in fields(Knobs) if getattr(form.knobs, f.name) != getattr(default, f.name)}
+    knobs = {f.name: getattr(form.knobs, f.name) for f in fields(RunOptions) if getattr(form.knobs, f.name) != getattr(default, f.name)}
     if knobs:
         content["k"] = knobs
     packed = zlib.compress(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), 9)
@@ -229,19 +208,19 @@ def _stars(value: object, name: str) -> int | None:
     return None if rating is None else int(rating)
 
 
-def _knobs(values: Mapping[str, object]) -> Knobs:
-    default = Knobs()
+def _knobs(values: Mapping[str, object]) -> RunOptions:
+    default = RunOptions()
     read: dict[str, int] = {}
     for name, label in (("rounds", "Rounds"), ("k_style", "Style neighbors"), ("k_topic", "Topic neighbors"), ("n_drafts", "Drafts")):
-        low, high = KNOB_RANGES[name]
+        low, high = RUN_RANGES[name]
         read[name] = check.clean_whole(values.get(name, getattr(default, name)), label, int(low), int(high))
-    temperature, (low, high) = values.get("temperature", default.temperature), KNOB_RANGES["temperature"]
+    temperature, (low, high) = values.get("temperature", default.temperature), RUN_RANGES["temperature"]
     if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not low <= temperature <= high:
         raise ValueError(f"Temperature must be a number from {low:g} to {high:g}.")
     chosen = values.get("alternatives", default.alternatives)
     if not isinstance(chosen, (list, tuple)) or any(not isinstance(name, str) or name not in ALTERNATIVES for name in chosen):
         raise ValueError(f"What is written beside it must be among {', '.join(ALTERNATIVES)}.")
-    return Knobs(**read, temperature=float(temperature), alternatives=tuple(name for name in ALTERNATIVES if name in chosen))
+    return RunOptions(**read, temperature=float(temperature), alternatives=tuple(name for name in ALTERNATIVES if name in chosen))
 
 
 def _remarks(form: Form) -> list[str]:
@@ -285,7 +264,7 @@ def _values_of_link(content: object) -> dict[str, object]:
     }
     for i, (kind, text, rating) in enumerate(content.get("p", [])[:MAX_PREFERENCES], 1):
         values |= {f"text_{i}": text, f"kind_{i}": kind, f"rating_{i}": rating or None}
-    return values | {name: content["k"][name] for name in (f.name for f in fields(Knobs)) if name in content.get("k", {})}
+    return values | {name: content["k"][name] for name in (f.name for f in fields(RunOptions)) if name in content.get("k", {})}
 
 
 def _shown(rating: int | None) -> str:

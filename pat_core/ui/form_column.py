@@ -13,7 +13,8 @@ import gradio as gr
 
 from pat_core.query import MAX_SEED, MAX_TOPIC_CHARACTERS, parse_preference
 from pat_core.ui import cards, form
-from pat_core.ui.form import ALTERNATIVES, KNOB_RANGES, MAX_PREFERENCES, Form, Knobs
+from pat_core.types import RUN_RANGES, RunOptions
+from pat_core.ui.form import ALTERNATIVE_NAMES, MAX_PREFERENCES, Form
 from pat_core.ui.opening import EngineRoom, Opening
 
 MAX_CHOICES = 1_000  # topics in the list; in a larger corpus the rest are found by typing, as buttons under the field
@@ -212,16 +213,16 @@ def _preference(fields: dict[str, Any], i: int) -> gr.Column:
 
 
 def _advanced(fields: dict[str, Any]) -> None:
-    default = Knobs()
+    default = RunOptions()
     labels = {"rounds": "Rounds", "n_drafts": "Drafts", "k_style": "Style neighbors", "k_topic": "Topic neighbors"}
     with gr.Row():
         for name, label in labels.items():
-            low, high = KNOB_RANGES[name]
+            low, high = RUN_RANGES[name]
             fields[name] = gr.Number(getattr(default, name), label=label, minimum=low, maximum=high, step=1, min_width=130)
-    low, high = KNOB_RANGES["temperature"]
+    low, high = RUN_RANGES["temperature"]
     info = "How freely words are drawn; 0 takes the likeliest."
     fields["temperature"] = gr.Number(default.temperature, label="Temperature", info=info, minimum=low, maximum=high, step=0.1)
-    choices = [(label, name) for name, label in ALTERNATIVES.items()]
+    choices = [(label, name) for name, label in ALTERNATIVE_NAMES.items()]
     fields["alternatives"] = gr.CheckboxGroup(choices, value=list(default.alternatives), label="Written beside it")
 
 

@@ -14,7 +14,7 @@ from pat_core.progress import Progress
 from pat_core.types import Trace
 
 if TYPE_CHECKING:
-    from pat_core.pipeline import RunOptions, Workbench
+    from pat_core.pipeline import Workbench
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,6 @@ class EngineRoom(NamedTuple):
     """What the views need from below, loaded together because importing it takes seconds."""
 
     workbench: Workbench
-    run_options: Callable[..., RunOptions]
     trace_to_json: Callable[[Trace], dict]
 
 
