@@ -302,7 +302,11 @@ def open_workbench(config: Config, data: Path, progress: Progress) -> Workbench:
     embedder = open_embedder(config.embedder, config.device)
     topic_search = TopicSearch(corpus, embedder, cache, progress)
     style_graph = open_style_graph(corpus, cache, progress)
-    return Workbench(corpus, style_graph, topic_search, open_llm(config, progress))
+    llm = open_llm(config, progress)
+    progress("Loading the embedder", 0, 1)
+    embedder.load()  # else the first visitor would wait for it
+    progress("Loading the embedder", 1, 1)
+    return Workbench(corpus, style_graph, topic_search, llm)
 
 
 def trace_to_json(trace: Trace) -> dict:

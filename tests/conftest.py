@@ -33,3 +33,14 @@ def hotel_dev() -> Path:
 @pytest.fixture(scope="session")
 def gap_dev() -> Path:
     return benchmark_file("gap_dev.json")
+
+
+@pytest.fixture(scope="session")
+def embedded_home() -> Path:
+    """A PAT_HOME that holds the embedded model; fetched once, as a visitor's first start does, and never deleted by a test."""
+    from pat_core.config import load_config
+    from pat_core.weights import embedded_gguf
+
+    home = load_config().home
+    embedded_gguf(home)
+    return home
