@@ -32,6 +32,7 @@ CODE = ("stylometry.py", "style_net.py")  # their sources are part of the cache 
 POOL, POOL_SHARE = 100, 0.1  # the set is chosen among this share of the people, the nearest: at most 100, at least twice as many as asked for
 MAX_WHY = 3
 SURE_Z = 0.1  # a prediction nearer to the mean than this says nothing about a feature
+WISH_WEIGHT = 2.0  # of what is asked for in words beside a prediction that fills a hundred features
 RATING_WEIGHT = 3.0  # of the rating beside the title's phi, which is several units long
 MAX_NODES = 30  # of the picture
 CHUNK = 16  # queries predicted at once: each brings a copy of its topic
@@ -261,7 +262,7 @@ class StyleGraph:
         """What the statements ask for, nothing below what a text without the feature has; of two wishes for a feature the first counts."""
         wishes: dict[str, float] = {}
         for statement in query.statements:
-            wishes = statement_cues(statement) | wishes
+            wishes = {f: WISH_WEIGHT * z for f, z in statement_cues(statement).items()} | wishes
         without = -self.scale.mean / self.scale.sd
         return {f: wish if f.startswith("log_") else max(wish, float(without[COLUMN[f]])) for f, wish in wishes.items()}
 

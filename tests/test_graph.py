@@ -6,7 +6,9 @@ import torch
 
 from pat_core import graph as graph_module
 from pat_core import style_net
-from pat_core.corpus import Corpus, hold_out
+from pat_core.config import DEMO_CORPUS, load_config
+from pat_core.corpus import Corpus, hold_out, read_corpus
+from pat_core.cues import holds
 from pat_core.graph import MAX_NODES, Measured, StyleGraph, open_style_graph, user_topic_graph, visitor_subgraph
 from pat_core.stylometry import COLUMN
 from pat_core.types import Preference, Query, Review
@@ -55,14 +57,30 @@ def camps(neighbors) -> set[str]:
     [
         (Query("Fireworks", "", "fireworks", "places", 5.0), "loud"),
         (Query("Library", "", "library", "places", 3.0), "calm"),
-        (Query("Something nobody reviewed", "WHAT A NIGHT!!!"), "loud"),
         (Query("Something nobody reviewed", "On the opening hours", rating=3.0), "calm"),
-        (Query("Library", "", "library", preferences=(Preference("sample", "WOW!!! We can't wait!! You HAVE to come!!!"),)), "loud"),
-        (Query("Something nobody reviewed", "", preferences=(Preference("statement", "lots of exclamation marks"),)), "loud"),
     ],
 )
 def test_the_right_neighbors_are_found(graph, query, camp):
     assert camps(graph.neighbors(query, 4)) == {camp}
+
+
+@pytest.fixture(scope="module")
+def demo_graph() -> StyleGraph:
+    return open_style_graph(read_corpus(DEMO_CORPUS)[0], load_config().home / "cache")
+
+
+@pytest.mark.parametrize(
+    ("query", "cue"),
+    [
+        (Query("Pen", "WHAT A PEN!!! LOVE IT!!"), "many exclamation marks"),
+        (Query("Pen", "", preferences=(Preference("statement", "lots of exclamation marks"),)), "many exclamation marks"),
+        (Query("Pen", "", preferences=(Preference("statement", "writes in lower case"),)), "lower-case sentence starts"),
+        (Query("Pen", "", preferences=(Preference("sample", "Measured: 12 mm. Weight 31 g. Ink dries in 12 s."),)), "numbers"),
+    ],
+)
+def test_people_of_the_demo_corpus_are_found_by_a_title_a_statement_or_a_sample(demo_graph, query, cue):
+    """A topic nobody reviewed, so that only what the visitor says can tell."""
+    assert holds(cue, [n.review.text for n in demo_graph.neighbors(query, 4)])
 
 
 def test_neighbors_are_described(graph):
@@ -189,26 +207,28 @@ def test_masked_people_send_nothing_and_hear_their_topic():
     assert not len(whole.own) and whole.sent.tolist() == [[2, 2, 3]]
 
 
-def test_the_linear_half_is_ridge_regression_with_exact_leave_one_out():
+def test_the_linear_half_is_ridge_regression_tried_on_people_it_has_not_seen():
+    from sklearn.linear_model import Ridge
+
     rng = torch.Generator().manual_seed(0)
     x, noise = torch.randn(40, 6, generator=rng, dtype=torch.float64), torch.randn(40, 3, generator=rng, dtype=torch.float64)
     y = torch.nn.functional.normalize(x[:, :3] + noise, dim=1)
-    layer = torch.nn.Linear(6, 3).double()
-    left_out = style_net._ridge(layer, x, y, torch.ones(40, dtype=torch.bool))
-    slow = []
-    for i in range(40):
-        rest = [j for j in range(40) if j != i]
-        one = min(
-            (_sklearn_ridge(x[rest], y[rest], a, x[i]) for a in style_net.RIDGES), key=lambda p: float((p - left_out[i]).abs().max())
-        )  # the strength is chosen on all rows
-        slow.append(one)
-    assert torch.stack(slow) == pytest.approx(left_out, abs=0.02)
+    part, scored = torch.arange(40) % 5, torch.ones(40, dtype=torch.bool)
+    weights, bias, unseen = style_net.ridge(x, y, part, scored)
 
+    def without_own_part(alpha: float) -> torch.Tensor:
+        guesses = torch.zeros_like(y)
+        for p in range(5):
+            fitted = Ridge(alpha=alpha).fit(x[part != p], y[part != p])
+            guesses[part == p] = torch.tensor(fitted.predict(x[part == p]))
+        return guesses
 
-def _sklearn_ridge(x, y, alpha, at):
-    from sklearn.linear_model import Ridge
+    def agreement(guesses: torch.Tensor) -> float:
+        return float(torch.nn.functional.cosine_similarity(guesses, y).mean())
 
-    return torch.nn.functional.normalize(torch.tensor(Ridge(alpha=alpha).fit(x, y).predict(at[None]))[0], dim=0)
+    best = max(style_net.RIDGES, key=lambda alpha: agreement(without_own_part(alpha)))
+    np.testing.assert_allclose(unseen, without_own_part(best), atol=1e-9)
+    np.testing.assert_allclose(x @ weights.T + bias, Ridge(alpha=best).fit(x, y).predict(x), atol=1e-9)
 
 
 def test_what_is_saved_comes_back(corpus, tmp_path, monkeypatch):

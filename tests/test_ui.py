@@ -231,7 +231,7 @@ def test_the_neighbors_say_why_they_are_there_and_how_far_was_looked():
 def test_all_drafts_are_there_and_the_chosen_one_is_marked():
     html = cards.results(DONE)
     assert html.count("chosen</b>") == 1 and all(f"Draft {i + 1} · reward" in html for i in range(4))
-    assert all(name in parsed(html).text for name in form.ALTERNATIVES.values())
+    assert all(name in parsed(html).text for name in form.ALTERNATIVE_NAMES.values())
 
 
 @pytest.mark.parametrize(
