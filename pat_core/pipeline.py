@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import networkx as nx
@@ -296,17 +297,16 @@ def copied_text(query: Query, neighbors: Sequence[Neighbor], n_words: int = COPY
 
 
 def open_workbench(config: Config, data: Path, progress: Progress) -> Workbench:
-    """Reads ``data``, opens retrieval (from the cache where the same data was seen before) and the model. Slow the first time."""
-    corpus, _ = read_corpus(data, progress=progress)
-    cache = config.home / "cache"
-    embedder = open_embedder(config.embedder, config.device)
-    topic_search = TopicSearch(corpus, embedder, cache, progress)
-    style_graph = open_style_graph(corpus, cache, progress)
-    llm = open_llm(config, progress)
-    progress("Loading the embedder", 0, 1)
-    embedder.load()  # else the first visitor would wait for it
-    progress("Loading the embedder", 1, 1)
-    return Workbench(corpus, style_graph, topic_search, llm)
+    """Reads ``data``, opens retrieval (from the cache where the same data was seen before) and the model, both at once. Slow the first time."""
+    with ThreadPoolExecutor(1) as beside:
+        llm = beside.submit(open_llm, config, progress)
+        corpus, _ = read_corpus(data, progress=progress)
+        cache = config.home / "cache"
+        embedder = open_embedder(config.embedder, config.device)
+        style_graph = open_style_graph(corpus, cache, progress)
+        topic_search = TopicSearch(corpus, embedder, cache, progress)
+        embedder.load()  # else the first visitor would wait for it
+        return Workbench(corpus, style_graph, topic_search, llm.result())
 
 
 def trace_to_json(trace: Trace) -> dict:

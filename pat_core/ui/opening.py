@@ -57,9 +57,10 @@ class Opening:
                 len(room.workbench.corpus.topics),
                 len(room.workbench.corpus.reviews),
             )
+            name = room.workbench.corpus.name.replace("_", " ").capitalize()
             self.room = room
             self.status = Status(
-                "ready", f"{room.workbench.corpus.name}: {n_reviews:,} reviews by {n_users:,} people on {n_topics:,} topics"
+                "ready", f"{name}: {n_reviews:,} reviews by {n_users:,} people on {n_topics:,} topics"
             )
         except (ValueError, OSError, LLMError) as error:  # these say what to do
             log.error("the models could not be opened: %s", error)
