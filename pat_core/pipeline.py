@@ -35,7 +35,21 @@ from pat_core.prompts import StyleFacts, TopicFacts, generator_messages, lamp_me
 from pat_core.query import build_query, parse_preference
 from pat_core.rewards import RewardContext, reference_free_reward, shapley
 from pat_core.topics import TopicSearch
-from pat_core.types import AGENTS, Alternative, Completion, Draft, LiveRound, Neighbor, Prompt, Query, Role, Round, RunOptions, Snapshot, Trace
+from pat_core.types import (
+    AGENTS,
+    Alternative,
+    Completion,
+    Draft,
+    LiveRound,
+    Neighbor,
+    Prompt,
+    Query,
+    Role,
+    Round,
+    RunOptions,
+    Snapshot,
+    Trace,
+)
 
 logger = logging.getLogger(__name__)
 

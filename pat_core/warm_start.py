@@ -17,7 +17,7 @@ from pat_core.cues import cue_phrases, tone
 from pat_core.points import Points, Vocabulary, points, vocabulary
 from pat_core.prompts import Messages, StyleFacts, TopicFacts, generator_messages, quoted, style_messages, topic_messages
 from pat_core.summaries import style_summary, topic_summary
-from pat_core.types import Completion, Prompt, Query, Review, Role, Round
+from pat_core.types import Completion, Prompt, Review, Role, Round
 
 SHORTEST, LONGEST = 10, 110  # words of a text worth learning to write
 QUOTE_CHARACTERS = {"style": 110, "topic": 150}

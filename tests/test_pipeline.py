@@ -4,8 +4,8 @@ import json
 import threading
 
 import pytest
-
 from doubles import HashEmbedder, ScriptedLLM
+
 from pat_core.corpus import Corpus, hold_out
 from pat_core.graph import StyleGraph, open_style_graph
 from pat_core.llm.types import Request

@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 
 from pat_core.query import MAX_SEED, MAX_TOPIC_CHARACTERS, parse_preference
-from pat_core.ui import cards, form
 from pat_core.types import RUN_RANGES, RunOptions
+from pat_core.ui import cards, form
 from pat_core.ui.form import ALTERNATIVE_NAMES, MAX_PREFERENCES, Form
 from pat_core.ui.opening import EngineRoom, Opening
 

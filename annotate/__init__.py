@@ -1,1 +1,0 @@
-"""Blind pairwise judgments by people: what is shown, what was answered, and what can be learned from it."""
