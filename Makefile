@@ -1,7 +1,9 @@
 # make app   set up and start the app      make test   set up and run every test      make clean   remove the environment
 # Settings: PYTHON=python3.12, ARGS="--port 7861 --data FILE", PYTEST="-k name"
 
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# the first Python that runs and is 3.11 or 3.12 (a version manager may answer to a name it cannot run)
+PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
@@ -17,7 +19,7 @@ test: $(VENV)/.test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST)
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.12" if sys.version_info[:2] not in ((3, 11), (3, 12)) else 0)'
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install one, or name it with make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.app: requirements.txt constraints.txt | $(BIN)/python

@@ -1,4 +1,4 @@
-"""One whole run: query -> neighbours -> both agents' rounds -> drafts and alternatives -> ``Trace``, streamed as it happens.
+"""One whole run: query -> neighbors -> both agents' rounds -> drafts and alternatives -> ``Trace``, streamed as it happens.
 
 ``Workbench`` holds what a run needs, built once. Everything that is written after the rounds is one batch: the drafts, the alternatives a
 visitor compares with, and the three texts that leave a summary out, which the Shapley values need. The same query and seed on the same
@@ -14,8 +14,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import networkx as nx
@@ -27,11 +28,11 @@ from pat_core.cues import cue_phrases, tone, with_asked, words_asked
 from pat_core.embed import open_embedder
 from pat_core.graph import StyleGraph, open_style_graph, visitor_subgraph
 from pat_core.llm import open_llm
-from pat_core.llm.types import LLM, LLMError, Request, Sampling
+from pat_core.llm.types import LLM, Event, LLMError, Request, Sampling
 from pat_core.metrics import copy_rate
 from pat_core.points import Vocabulary, points, vocabulary
 from pat_core.progress import Progress, terminal_progress
-from pat_core.prompts import StyleFacts, TopicFacts, generator_messages, lamp_messages, pgraphrag_messages
+from pat_core.prompts import Messages, StyleFacts, TopicFacts, generator_messages, lamp_messages, pgraphrag_messages
 from pat_core.query import build_query, parse_preference
 from pat_core.rewards import RewardContext, reference_free_reward, shapley
 from pat_core.topics import TopicSearch
@@ -48,6 +49,7 @@ from pat_core.types import (
     Round,
     RunOptions,
     Snapshot,
+    Stage,
     Trace,
 )
 
@@ -63,7 +65,7 @@ ONE_LEFT_OUT: tuple[tuple[str, bool, bool], ...] = (("style-only", True, False),
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What retrieval gave for one query: neighbours of both kinds, the agents' facts, and what rewards hold a text against."""
+    """What retrieval gave for one query: neighbors of both kinds, the agents' facts, and what rewards hold a text against."""
 
     style_neighbors: tuple[Neighbor, ...]
     topic_neighbors: tuple[Neighbor, ...]
@@ -96,7 +98,7 @@ class Workbench:
         return _Run(self, query, options, cancel or threading.Event()).stream()
 
     def fuse(self, trace: Trace, style_summary: str, topic_summary: str, *, cancel: threading.Event | None = None) -> Iterator[Snapshot]:
-        """The drafts written again from summaries that a person edited; neighbours, alternatives and earlier rounds stay as they were."""
+        """The drafts written again from summaries that a person edited; neighbors, alternatives and earlier rounds stay as they were."""
         options = RunOptions(n_drafts=len(trace.drafts), alternatives=())
         return _Run(self, trace.query, options, cancel or threading.Event()).fuse(trace, style_summary, topic_summary)
 
@@ -110,7 +112,7 @@ class Workbench:
         return self.evidence(query, style, self.topic_search.neighbors(query, options.k_topic))
 
     def evidence(self, query: Query, style: tuple[Neighbor, ...], topic: tuple[Neighbor, ...]) -> Evidence:
-        """What given neighbours tell: the agents' facts and the reward context."""
+        """What given neighbors tell: the agents' facts and the reward context."""
         same_topic = [r for r in self.corpus.by_topic.get(query.topic_id, ()) if r.review_id not in query.held_out and r.user_id != query.user_id]
         found = [n.review for n in topic]
         models = query.samples or tuple(n.review.text for n in style)  # the person's own texts where there are any
@@ -175,7 +177,7 @@ class _Run:
             yield self._snapshot("stopped")
             return
         with _timed(self.timings, "writing"):
-            done = yield from self._write(self._final_requests(), "writing")
+            done = yield from self._write(self._final_requests(), "writing", self.texts.update)
         if self.cancel.is_set():
             yield self._snapshot("stopped")
             return
@@ -200,9 +202,10 @@ class _Run:
     def _show_draft(self, texts: Mapping[str, str]) -> None:
         self.live[-1] = dataclasses.replace(self.live[-1], draft=texts.get("draft", ""))
 
-    def _write(self, requests: Sequence[Request], stage: str, show=None) -> Generator[Snapshot, None, dict[str, Completion]]:
+    def _write(
+        self, requests: Sequence[Request], stage: Stage, show: Callable[[Mapping[str, str]], None]
+    ) -> Generator[Snapshot, None, dict[str, Completion]]:
         """Runs one batch, yielding snapshots at screen speed; returns the completions by key."""
-        show = show or self.texts.update
         started, shown = time.perf_counter(), 0.0
         texts: dict[str, str] = {}
         done: dict[str, Completion] = {}
@@ -221,7 +224,7 @@ class _Run:
         yield self._snapshot(stage)
         return done
 
-    def _completion(self, request: Request, event, seconds: float) -> Completion:
+    def _completion(self, request: Request, event: Event, seconds: float) -> Completion:
         adapter = self.llm.adapters.get(request.role, "")
         return Completion(request.role, request.prompt, event.text.strip(), adapter, event.n_tokens, seconds, event.finish)
 
@@ -248,7 +251,7 @@ class _Run:
             messages = generator_messages(self.query)
         return self._request(name, messages, "base", 0)
 
-    def _request(self, key: str, messages, role: Role, seed: int) -> Request:
+    def _request(self, key: str, messages: Messages, role: Role, seed: int) -> Request:
         words = min(max(self.evidence.context.target_words, 12.0), MAX_WORDS)
         return Request(
             key=key,
@@ -290,7 +293,7 @@ class _Run:
         own = (*context.retrieved_texts, *self.query.samples)
         return Alternative(name, text, reference_free_reward(text, context), copy_rate(text, own), completion)
 
-    def _snapshot(self, stage, trace: Trace | None = None) -> Snapshot:
+    def _snapshot(self, stage: Stage, trace: Trace | None = None) -> Snapshot:
         found = self.evidence
         return Snapshot(
             stage=stage,
@@ -305,7 +308,7 @@ class _Run:
 
 
 def copied_text(query: Query, neighbors: Sequence[Neighbor], n_words: int = COPY_WORDS) -> str:
-    """The baseline without a model: the title and the best neighbours' reviews one after the other, cut to ``n_words`` words."""
+    """The baseline without a model: the title and the best neighbors' reviews one after the other, cut to ``n_words`` words."""
     words = " ".join([query.title, *(n.review.text for n in neighbors[:4])]).split()
     return " ".join(words[:n_words])
 
@@ -329,7 +332,7 @@ def trace_to_json(trace: Trace) -> dict:
     return {"output": trace.output, **value}
 
 
-def _plain(value):
+def _plain(value: object) -> object:
     if isinstance(value, Prompt):
         return {"messages": [list(m) for m in value.messages], "prefix": value.prefix, "n_tokens": len(value.token_ids)}
     if dataclasses.is_dataclass(value):
@@ -349,15 +352,11 @@ def _live(done: Round) -> LiveRound:
     return LiveRound(done.index, done.style.text, done.topic.text, done.draft.text if done.draft else "")
 
 
-class _timed:
-    def __init__(self, timings: dict[str, float], name: str) -> None:
-        self.timings, self.name = timings, name
-
-    def __enter__(self) -> None:
-        self.started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.timings[self.name] = time.perf_counter() - self.started
+@contextmanager
+def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    timings[name] = time.perf_counter() - started
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -396,7 +395,7 @@ def as_text(trace: Trace) -> str:
     """The trace for a terminal, in the order of the method."""
     parts = [f"# {trace.query.topic}: {trace.query.title}", f"({trace.engine})"]
     for name, found in (("Style", trace.style_neighbors), ("Topic", trace.topic_neighbors)):
-        parts.append(f"\n## {name} neighbours")
+        parts.append(f"\n## {name} neighbors")
         parts += [f"- {n.score:+.2f} {n.review.user_id} on {n.review.topic} [{'; '.join(n.why)}]: {n.review.text[:90]}" for n in found]
     for r in trace.rounds:
         parts.append(f"\n## Round {r.index + 1}\n[style]\n{r.style.text}\n[topic]\n{r.topic.text}" + (f"\n[draft]\n{r.draft.text}" if r.draft else ""))

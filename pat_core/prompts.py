@@ -24,7 +24,7 @@ _INVISIBLE = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f\u200b-\u2
 
 @dataclass(frozen=True, slots=True)
 class StyleFacts:
-    """What the style agent sees: measured ``cues`` and ``tone`` words of the neighbours, short ``quotes``, the person's own ``statements``."""
+    """What the style agent sees: measured ``cues`` and ``tone`` words of the neighbors, short ``quotes``, the person's own ``statements``."""
 
     cues: tuple[str, ...]
     tone: tuple[str, ...]
@@ -34,7 +34,7 @@ class StyleFacts:
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """What the topic agent sees: the ``points`` of the topic neighbours and short ``quotes`` with their ratings."""
+    """What the topic agent sees: the ``points`` of the topic neighbors and short ``quotes`` with their ratings."""
 
     points: Points
     quotes: tuple[tuple[float | None, str], ...] = ()
@@ -59,7 +59,7 @@ def topic_messages(query: Query, facts: TopicFacts, previous: Round | None = Non
 
 
 def generator_messages(query: Query, style_summary: str = "", topic_summary: str = "", *, shots: bool = True) -> Messages:
-    """Messages for the text itself from the two summaries; '' leaves a summary out. Neighbours' texts never get here."""
+    """Messages for the text itself from the two summaries; '' leaves a summary out. Neighbors' texts never get here."""
     sections = []
     if style_summary:
         sections.append("How to write: " + one_line(style_summary))
@@ -74,7 +74,7 @@ def lamp_messages(query: Query, own_texts: Sequence[str], *, shots: bool = True)
 
 
 def pgraphrag_messages(query: Query, neighbor_texts: Sequence[tuple[float | None, str]], *, shots: bool = True) -> Messages:
-    """The PGraphRAG-style alternative (arXiv 2501.02157): raw neighbour reviews pasted into the prompt."""
+    """The PGraphRAG-style alternative (arXiv 2501.02157): raw neighbor reviews pasted into the prompt."""
     return _writing(query, [f'Another person{_stars(r)} wrote: "{quoted(t)}"' for r, t in neighbor_texts], shots)
 
 

@@ -1,6 +1,6 @@
 """The reward of an output, every term visible, and what each agent contributed to it.
 
-Live use has no reference text: the reward then asks whether the text sounds as predicted (style), speaks of what the neighbours speak of
+Live use has no reference text: the reward then asks whether the text sounds as predicted (style), speaks of what the neighbors speak of
 (topic, title), varies, keeps the length the style asks for, and does not copy. Shapley values split it between the two agents (method.md:
 differential rewards). Leaves out, for now: terms against a reference, leave-one-out and mismatched-user credit.
 """
@@ -20,14 +20,14 @@ from pat_core.types import Contribution, Reward
 
 WEIGHTS: Mapping[str, float] = {"style": 0.35, "topic": 0.35, "title": 0.1, "variety": 0.2, "length": 0.2, "copy": 0.3}
 FREE_RUN = 5  # words: shorter shared runs are ordinary phrases, not copying
-TOPIC_FULL = 4.0  # summed shares of neighbours at which the topic term is full
+TOPIC_FULL = 4.0  # summed shares of neighbors at which the topic term is full
 
 
 @dataclass(frozen=True)
 class RewardContext:
-    """What a text is held against: ``target_phi`` (d,) the predicted style, ``target_words`` its length, the neighbours' texts, the title.
+    """What a text is held against: ``target_phi`` (d,) the predicted style, ``target_words`` its length, the neighbors' texts, the title.
 
-    ``phi`` maps a text to its standardised style features (d,).
+    ``phi`` maps a text to its standardized style features (d,).
     """
 
     phi: Callable[[str], np.ndarray]
@@ -39,7 +39,7 @@ class RewardContext:
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """Share of the topic neighbours that use each content word."""
+        """Share of the topic neighbors that use each content word."""
         sets = [content_words(t) for t in self.topic_texts]
         return {w: sum(w in s for s in sets) / len(sets) for w in frozenset().union(*sets)} if sets else {}
 
@@ -47,7 +47,7 @@ class RewardContext:
 def reference_free_reward(text: str, context: RewardContext, weights: Mapping[str, float] = WEIGHTS) -> Reward:
     """The reward of ``text`` without a reference; an empty text gets -1.
 
-    Terms: style, cosine of phi in [-1, 1]; topic, summed neighbour shares of its content words, full at ``TOPIC_FULL``; title, share of the
+    Terms: style, cosine of phi in [-1, 1]; topic, summed neighbor shares of its content words, full at ``TOPIC_FULL``; title, share of the
     title's content words used; variety, distinct bigrams; length, minus the log ratio to the target length, in [-1, 0]; copy, minus the
     longest run of words shared with a retrieved text beyond ``FREE_RUN``, over the text, in [-1, 0].
     """

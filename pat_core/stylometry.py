@@ -183,7 +183,7 @@ def _tamed(measured: np.ndarray) -> np.ndarray:
 
 
 def phi(texts: Sequence[str], scale: StyleScale) -> np.ndarray:
-    """The standardised style of each text, float32 (n, d)."""
+    """The standardized style of each text, float32 (n, d)."""
     return scale.standardize(features(texts))
 
 

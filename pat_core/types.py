@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Agent = Literal["style", "topic"]
+Stage = Literal["retrieving", "reasoning", "writing", "done", "stopped"]
 Role = Literal["base", "style", "topic", "generator"]  # "base" is the model without an adapter
 
 AGENTS: tuple[Agent, ...] = ("style", "topic")
@@ -99,7 +100,7 @@ class Neighbor:
     """A review retrieved for one agent: ``score`` in [-1, 1], higher is nearer; ``why`` says in words what matched.
 
     ``level`` is the backoff level (0 same topic, 1 co-reviewed topic, 2 topic near in meaning, 3 any review near the query); style
-    neighbours have level 0.
+    neighbors have level 0.
     """
 
     agent: Agent
@@ -224,7 +225,7 @@ class LiveRound:
 class Snapshot:
     """A run as it stands now, for a screen. ``trace`` is None until ``stage`` is "done"; ``seconds`` since the run began."""
 
-    stage: Literal["retrieving", "reasoning", "writing", "done", "stopped"]
+    stage: Stage
     seconds: float
     style_neighbors: tuple[Neighbor, ...] = ()
     topic_neighbors: tuple[Neighbor, ...] = ()

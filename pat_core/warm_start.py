@@ -1,6 +1,6 @@
 """Examples for the warm start: what each role should write, computed from real reviews (method.md section 5).
 
-A model of 135M parameters cannot summarise style by itself, but the right summary can be computed from the facts in its prompt; and the
+A model of 135M parameters cannot summarize style by itself, but the right summary can be computed from the facts in its prompt; and the
 generator can learn to obey summaries from people's own texts, when the summaries are made from the text that it then has to write. Users
 are split by a hash: only the training half is ever used here, so the other half stays for measuring.
 """

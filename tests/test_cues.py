@@ -42,7 +42,7 @@ def test_no_texts_is_an_error():
         pooled(())
 
 
-def test_a_statement_of_taste_overrules_the_neighbours():
+def test_a_statement_of_taste_overrules_the_neighbors():
     cues = ("about 80 words", "many exclamation marks", "first person (I)")
     assert with_asked(cues, ("short and dry", "loves breakfast")) == ("about 20 words", "no exclamation marks", "first person (I)")
     assert with_asked(cues, ()) == cues

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
-from pat_core import graph as graph_module
 from pat_core import style_net
 from pat_core.config import DEMO_CORPUS, load_config
 from pat_core.corpus import Corpus, hold_out, read_corpus
@@ -13,8 +13,8 @@ from pat_core.graph import MAX_NODES, Measured, StyleGraph, open_style_graph, us
 from pat_core.stylometry import COLUMN
 from pat_core.types import Preference, Query, Review
 
-# Ten people at the fireworks shout, ten in the library are formal. Everybody wrote about a fair (f or l: theirs alone) besides, so each has a history.
-# Whoever asks about the fireworks is therefore nearest to the shouters, and whoever asks about the library to the formal ones.
+# Ten people at the fireworks shout, ten in the library are formal, and each wrote about a fair of their camp besides. Whoever asks about the
+# fireworks is therefore nearest to the shouters, whoever asks about the library to the formal ones.
 LOUD = ("OMG!!! We LOVED the {0}!! You HAVE to go!!", "SO good!!! I was SCREAMING at the {0}!!! wow!!", "YES!! The {0} again!! We can't stop!!!")
 FORMAL = (
     "One would hesitate to call the {0} remarkable; it is, nevertheless, entirely adequate for the purpose of quiet study.",
@@ -207,28 +207,25 @@ def test_masked_people_send_nothing_and_hear_their_topic():
     assert not len(whole.own) and whole.sent.tolist() == [[2, 2, 3]]
 
 
-def test_the_linear_half_is_ridge_regression_tried_on_people_it_has_not_seen():
-    from sklearn.linear_model import Ridge
-
+def test_the_linear_half_is_ridge_regression_and_judges_itself_on_unseen_parts():
     rng = torch.Generator().manual_seed(0)
-    x, noise = torch.randn(40, 6, generator=rng, dtype=torch.float64), torch.randn(40, 3, generator=rng, dtype=torch.float64)
+    x, noise = (torch.randn(40, n, generator=rng, dtype=torch.float64) for n in (6, 3))
     y = torch.nn.functional.normalize(x[:, :3] + noise, dim=1)
-    part, scored = torch.arange(40) % 5, torch.ones(40, dtype=torch.bool)
+    part, scored = torch.arange(40) % 4, torch.arange(40) < 30
     weights, bias, unseen = style_net.ridge(x, y, part, scored)
 
-    def without_own_part(alpha: float) -> torch.Tensor:
-        guesses = torch.zeros_like(y)
-        for p in range(5):
-            fitted = Ridge(alpha=alpha).fit(x[part != p], y[part != p])
-            guesses[part == p] = torch.tensor(fitted.predict(x[part == p]))
-        return guesses
+    def left_out(strength: float) -> np.ndarray:
+        rows = [Ridge(alpha=strength).fit(x[part != p], y[part != p]).predict(x[i][None])[0] for i, p in enumerate(part[scored])]
+        return np.array(rows)
 
-    def agreement(guesses: torch.Tensor) -> float:
-        return float(torch.nn.functional.cosine_similarity(guesses, y).mean())
+    def cosine(rows: np.ndarray) -> float:
+        return float((rows / np.linalg.norm(rows, axis=1, keepdims=True) * y[scored].numpy()).sum(axis=1).mean())
 
-    best = max(style_net.RIDGES, key=lambda alpha: agreement(without_own_part(alpha)))
-    np.testing.assert_allclose(unseen, without_own_part(best), atol=1e-9)
-    np.testing.assert_allclose(x @ weights.T + bias, Ridge(alpha=best).fit(x, y).predict(x), atol=1e-9)
+    best = max(style_net.RIDGES, key=lambda strength: cosine(left_out(strength)))
+    np.testing.assert_allclose(unseen, left_out(best), atol=1e-9)
+    oracle = Ridge(alpha=best).fit(x, y)
+    np.testing.assert_allclose(weights, oracle.coef_, atol=1e-9)
+    np.testing.assert_allclose(bias, oracle.intercept_, atol=1e-9)
 
 
 def test_what_is_saved_comes_back(corpus, tmp_path, monkeypatch):
@@ -287,7 +284,3 @@ def test_the_visitors_part_is_small_and_holds_what_was_found(corpus, graph):
     assert all(part.has_edge(("user", n.review.user_id), ("topic", n.review.topic_id)) for n in style)
     assert not any(query.held_out & set(reviews) for _, _, reviews in part.edges(data="reviews"))
     assert visitor_subgraph(corpus, Query("Free", "x")).number_of_nodes() == 2
-
-
-def test_the_pool_is_a_share_of_the_people(graph):
-    assert graph_module.POOL_SHARE * len(graph.users) < 2 * 4  # so that the tests above choose among 2 k people, not among all

@@ -1,4 +1,4 @@
-"""Prompts: data stays data, a summary left out is not there, neighbours never reach the generator."""
+"""Prompts: data stays data, a summary left out is not there, neighbors never reach the generator."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -27,7 +27,7 @@ CONTEXT = RewardContext(
 def test_terms_by_hand():
     reward = reference_free_reward("The beep is loud, the handle!", CONTEXT)
     assert reward.terms["style"] == pytest.approx(1 / 2**0.5)  # one mark, one comma against (1, 0)
-    assert reward.terms["topic"] == pytest.approx((1.0 + 0.5) / 4)  # beep in both neighbours, handle in one
+    assert reward.terms["topic"] == pytest.approx((1.0 + 0.5) / 4)  # beep in both neighbors, handle in one
     assert reward.terms["title"] == pytest.approx(1 / 2)  # handle, not care
     assert reward.terms["length"] == 0  # six words asked, six written
     assert reward.terms["copy"] == 0
