@@ -27,7 +27,6 @@ class Config:
     llm_url: str = ""  # PAT_LLM_URL: an OpenAI-compatible server, for example http://127.0.0.1:8000/v1
     llm_key: str = ""  # PAT_LLM_KEY: its bearer token
     embedder: str = "embedded"  # PAT_EMBEDDER: embedded | hub id | local folder
-    style_encoder: str = ""  # PAT_STYLE_ENCODER: '' = stylometry alone | hub id | local folder
     threads: int = 2  # PAT_THREADS: CPU threads of the language model and of torch
 
 
@@ -43,7 +42,6 @@ def load_config(env: Mapping[str, str] = os.environ) -> Config:
         llm_url=env.get("PAT_LLM_URL", "").strip().rstrip("/"),
         llm_key=env.get("PAT_LLM_KEY", "").strip(),
         embedder=env.get("PAT_EMBEDDER", "").strip() or "embedded",
-        style_encoder=env.get("PAT_STYLE_ENCODER", "").strip(),
         threads=_threads(env.get("PAT_THREADS", "")),
     )
     _check_choice("PAT_ENGINE", config.engine, ENGINES)

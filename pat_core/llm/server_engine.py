@@ -1,369 +1,277 @@
-"""Any OpenAI-compatible server (vLLM, TGI, llama.cpp, Ollama): texts by ``POST {url}/chat/completions``, streamed.
+"""Any OpenAI-compatible chat server as an engine: vLLM, TGI, llama.cpp, Ollama or a hosted one, streamed over HTTP.
 
-A role with a model of its own name on the server (vLLM serves LoRA adapters as models) is written by that one, every other role by the base
-model. The tokenizer is on the server, so prompts hold no token ids and lengths are estimates. What only some servers know (``min_tokens``,
-continuing a prefix, ``repetition_penalty``) is sent and, where a server refuses it, left out from then on. Leaves out ``<think>`` passages
-that a server does not keep apart from the text.
+A batch is so many requests at once; the server batches them. The agents' adapters are addressed by model name, as vLLM serves LoRA
+(``--lora-modules style=... topic=... generator=...``); a role the server does not list goes to the base model. The tokenizer is on the
+server, so lengths are estimates and control tokens in texts are broken up by a space instead of being encoded as plain text. Leaves out
+tools, images, and servers that know completions only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import queue
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import httpx
 
-from pat_core.llm.prompting import _overlap, check_batch, check_speakers, cut_at_word
+from pat_core.llm.prompting import check_batch, check_speakers, cut_at_word
 from pat_core.llm.types import Event, LLMError, Request
 from pat_core.types import ADAPTER_ROLES, Prompt
 
-log = logging.getLogger(__name__)
-
-TIMEOUT = httpx.Timeout(10, read=120)  # seconds; read is the longest wait for the next piece of an answer
-CHARACTERS_PER_TOKEN = 4  # of English text, roughly, for today's vocabularies
-MOST_STOPS = 4  # OpenAI's limit; any further stop string is looked for here
-SECONDS_BETWEEN_LOOKS = 0.05  # at ``cancel``
+BYTES_PER_TOKEN = 4  # of English with the tokenizers of today's models; enough for limits that have slack
+TIMEOUT = httpx.Timeout(120.0, connect=10.0)  # a busy server may take its time before the first token
+MAX_LINE = 1_000_000  # characters of one server-sent event
+# <|im_start|>, </s>, <start_of_turn>, [INST], <<SYS>> and their like: a space behind the first bracket makes them plain text
 CONTROL = re.compile(
-    r"<\||<｜|</?s>|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS)\]|<(?:start|end)_of_turn>|<(?:bos|eos)>", re.IGNORECASE
+    r"<(?=[|\uff5c])|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think|tool_call)>)|<(?=</?SYS>>)|\[(?=/?INST\])", re.IGNORECASE
 )
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ServerEngine:
-    """Models on the server at ``url`` (ends in /v1, mostly); ``key`` is its bearer token, ``model`` the base model, '' = the first one listed.
+    """A chat model behind ``url`` (which usually ends in /v1). ``model`` '' takes the first that the server lists."""
 
-    Raises ValueError where the settings name no usable server or model, LLMError where the server cannot be asked.
-    """
-
-    def __init__(self, url: str, key: str = "", model: str = "") -> None:
+    def __init__(self, url: str, key: str = "", model: str = "", timeout: httpx.Timeout = TIMEOUT) -> None:
+        try:
+            self._host = httpx.URL(url).host
+        except httpx.InvalidURL as error:
+            raise ValueError(f"PAT_LLM_URL={url!r} is no address ({error}); use one like http://127.0.0.1:8000/v1") from error
         self._url = url.rstrip("/")
-        self._host = _host(self._url)
-        if not re.fullmatch(r"[!-~]*", key):  # not quoted: error texts reach screens and logs
-            raise ValueError("PAT_LLM_KEY holds a space, a line break or a character outside ASCII; set it to the bare key")
-        self._key = key
+        self._model = model
+        self._timeout = timeout
+        self._prefix_switches = True  # until the server refuses them
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._tls = httpx.create_ssl_context()  # takes longer to make than a request
-        self._takes_extensions = True
-        served = self._served(model)
-        named = [name for name in served if name not in ADAPTER_ROLES]
-        if not (model or served):
-            raise ValueError(f"{self._host} lists no models; set PAT_MODEL to the name of the model it serves")
-        self._model = model or (named or served)[0]
-        if served and self._model not in served:
-            log.warning("%s does not list the model %r; it lists %s", self._host, self._model, ", ".join(served))
-        self.adapters: dict[str, str] = {role: role for role in ADAPTER_ROLES if role in served and role != self._model}
-        self.name = f"{self._model} at {self._host} (OpenAI-compatible server)"
-
-    def _served(self, model: str) -> tuple[str, ...]:
-        """Names of the models the server lists, () where it has no list."""
-        try:
-            response = httpx.get(f"{self._url}/models", headers=self._headers, timeout=TIMEOUT, verify=self._tls)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
-        if response.status_code in (404, 405, 501):
-            return ()
-        if response.status_code != 200:
-            raise self._refusal(response, model)
-        try:
-            return tuple(str(entry["id"]) for entry in response.json()["data"] or ())
-        except (ValueError, KeyError, TypeError) as error:
-            raise LLMError(f"{self._url}/models does not answer with a list of models; check PAT_LLM_URL (it often ends in /v1)") from error
+        listed = self._list_models()
+        if not model and not listed:
+            raise LLMError(f"{self._url} lists no models; name the one to use in PAT_MODEL")
+        if model and listed and model not in listed:
+            raise LLMError(f"{self._url} has no model {model!r}; set PAT_MODEL to one of: {', '.join(listed[:10])}")
+        self._model = model or next((m for m in listed if m not in ADAPTER_ROLES), listed[0])
+        self.adapters: dict[str, str] = {role: role for role in ADAPTER_ROLES if role in listed}
+        self.name = f"{self._model} on {self._host} (OpenAI-compatible server)"
 
     def prompt(self, messages: Sequence[tuple[str, str]], prefix: str = "") -> Prompt:
-        """The messages as they are, without token ids; control tokens in them are neutralised when they are sent."""
+        """The messages as they are; control tokens in them are broken up when they are sent."""
         check_speakers(messages)
         return Prompt(tuple(messages), prefix)
 
     def n_tokens(self, text: str) -> int:
-        """An estimate: one token for four characters begun."""
-        return -(-len(text) // CHARACTERS_PER_TOKEN)
+        return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
 
     def truncate(self, text: str, max_tokens: int) -> str:
-        """The beginning of ``text`` with at most ``max_tokens`` tokens by the estimate of ``n_tokens``, cut at a word."""
-        end = max(0, max_tokens) * CHARACTERS_PER_TOKEN
-        return text if len(text) <= end else cut_at_word(text, end)
+        if self.n_tokens(text) <= max_tokens:
+            return text
+        kept = text.encode("utf-8", "replace")[: max(0, max_tokens) * BYTES_PER_TOKEN].decode("utf-8", "ignore")
+        return cut_at_word(text, len(kept))
 
     def generate(self, requests: Sequence[Request], cancel: threading.Event | None = None) -> Iterator[Event]:
-        """See ``LLM.generate``. All requests of the batch are on the server at once; closing the iterator ends their connections.
-
-        ``n_tokens`` counts the pieces that came, and is the server's own count in the last event where the server gives one. A server that
-        does not know ``min_tokens`` may end a text earlier.
-        """
+        """See ``LLM.generate``. All requests run at once; closing the iterator or ``cancel`` drops their connections."""
         check_batch(requests)
-        for request in requests:
-            check_speakers(request.prompt.messages)
         return self._generate(requests, cancel or threading.Event())
 
     def _generate(self, requests: Sequence[Request], cancel: threading.Event) -> Iterator[Event]:
-        running = {r.key: Event(r.key, "", 0) for r in requests}
-        inbox: queue.SimpleQueue[Event | Future[None]] = queue.SimpleQueue()
-        closed = threading.Event()
-        thread = ThreadPoolExecutor(1, thread_name_prefix="server-engine")
-        batch = thread.submit(lambda: asyncio.run(self._run(requests, inbox.put, lambda: cancel.is_set() or closed.is_set())))
-        batch.add_done_callback(inbox.put)
+        news: queue.Queue[Event | LLMError] = queue.Queue()
+        batch = _Background(self._run(requests, news))
+        last = {r.key: Event(r.key, "", 0) for r in requests}
         try:
-            while running and not cancel.is_set():
+            while any(not e.finish for e in last.values()):
+                if cancel.is_set():
+                    for e in [e for e in last.values() if not e.finish]:
+                        yield Event(e.key, e.text, e.n_tokens, "cancelled")
+                    return
                 try:
-                    item = inbox.get(timeout=SECONDS_BETWEEN_LOOKS)
+                    event = news.get(timeout=0.05)
                 except queue.Empty:
+                    batch.check()
                     continue
-                if isinstance(item, Future):
-                    item.result()  # raises what went wrong
-                    break
-                running[item.key] = item
-                if item.finish:
-                    del running[item.key]
-                yield item
-            yield from (Event(e.key, e.text, e.n_tokens, "cancelled") for e in running.values())
+                if isinstance(event, LLMError):
+                    raise event
+                last[event.key] = event
+                yield event
         finally:
-            closed.set()
-            thread.shutdown(wait=False)
+            batch.stop()
 
-    async def _run(self, requests: Sequence[Request], tell: Callable[[Event], None], over: Callable[[], bool]) -> None:
-        """Have every request answered; the first failure, or ``over``, ends all connections."""
-        # An event loop, not a thread for each request: only a task can be ended while it waits for a connection or a first word.
-        async with httpx.AsyncClient(headers=self._headers, timeout=TIMEOUT, verify=self._tls) as client:
-            open_tasks = {asyncio.create_task(self._answer(client, r, tell)) for r in requests}
-            try:
-                while open_tasks and not over():
-                    done, open_tasks = await asyncio.wait(open_tasks, timeout=SECONDS_BETWEEN_LOOKS, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        task.result()
-            except httpx.HTTPError as error:
-                raise self._unreachable(error) from error
-            finally:
-                for task in open_tasks:
-                    task.cancel()
-                await asyncio.gather(*open_tasks, return_exceptions=True)
+    async def _run(self, requests: Sequence[Request], news: queue.Queue[Event | LLMError]) -> None:
+        async with httpx.AsyncClient(**self._options()) as client:
+            await asyncio.gather(*(self._answer(client, r, news) for r in requests))
 
-    async def _answer(self, client: httpx.AsyncClient, request: Request, tell: Callable[[Event], None]) -> None:
-        model = self.adapters.get(request.role, self._model)
-        body = {"model": model, "stream": True} | _body(request)
-        for extra in (_extensions(request), {}) if self._takes_extensions else ({},):
-            async with client.stream("POST", f"{self._url}/chat/completions", json=body | extra) as response:
-                if extra and response.status_code in (400, 422):
-                    continue
-                if response.status_code != 200:
-                    await response.aread()
-                    raise self._refusal(response, model)
-                if not extra and self._takes_extensions:
-                    log.info("%s refuses parameters outside OpenAI's API; they are left out from now on", self._host)
-                    self._takes_extensions = False
-                answer = _Answer(request)
-                await self._read(response, answer, tell)
-                tell(answer.event())
-                return
-
-    async def _read(self, response: httpx.Response, answer: _Answer, tell: Callable[[Event], None]) -> None:
-        """Take the stream into ``answer`` until it has ended, telling of new text; raises LLMError for a stream that is broken."""
-        finish, n_tokens, chosen, thought = "", 0, False, False
-        async for chunk in self._chunks(response):
-            if usage := chunk.get("usage"):
-                n_tokens = usage.get("completion_tokens") or 0
-            for choice in chunk.get("choices") or ():
-                chosen = True
-                delta = choice.get("delta") or {}
-                thought = thought or bool(delta.get("reasoning_content") or delta.get("reasoning"))
-                if answer.push(delta.get("content") or ""):
-                    if answer.finish:
-                        return
-                    tell(answer.event())
-                finish = choice.get("finish_reason") or finish
-        if not chosen:
-            raise LLMError(f"{self._host} sent an answer without any choices; check that PAT_LLM_URL and PAT_MODEL name a chat model")
-        if finish in ("content_filter", "abort", "error"):
-            raise LLMError(f"{self._host} broke a text off ({finish}); change the request, or look into the server's log")
-        if thought and answer.empty:
-            raise LLMError(f"the model at {self._host} only reasoned and wrote no text; turn its reasoning off on the server, or set another PAT_MODEL")
-        answer.end("length" if finish == "length" else "stop", n_tokens)
-
-    async def _chunks(self, response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-        """The JSON objects of a server-sent event stream; one that ends without [DONE] or a finish reason is broken."""
-        ended = found = False
-        async for line in _lines(response):
-            field, _, data = line.partition(":")
-            if field not in ("data", "error"):  # llama.cpp has had events of the field "error"
-                continue
-            found, data = True, data.strip()
-            if data == "[DONE]":
-                return
-            try:
-                chunk = json.loads(data)
-                if field == "error" or chunk.get("error"):
-                    raise LLMError(f"{self._host} broke off: {self._safe(_detail(chunk))}. Try again, or look into the server's log")
-                ended = ended or any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
-            except (ValueError, AttributeError, TypeError) as error:
-                raise LLMError(
-                    f"{self._host} sent something in its stream that is not the JSON of a chat completion: {self._safe(data)!r}. "
-                    "Check that PAT_LLM_URL is an OpenAI-compatible server"
-                ) from error
-            yield chunk
-        if not found:
-            raise LLMError(f"{self._host} did not answer with an event stream; check that PAT_LLM_URL is an OpenAI-compatible API (often .../v1)")
-        if not ended:
-            raise LLMError(f"the stream from {self._host} broke off in the middle of a text; try again, or look into the server's log")
-
-    def _refusal(self, response: httpx.Response, model: str) -> LLMError:
-        """What an answer other than 200 means and what to do; ``response`` is read."""
-        code = response.status_code
+    async def _answer(self, client: httpx.AsyncClient, request: Request, news: queue.Queue[Event | LLMError]) -> None:
         try:
-            detail = self._safe(_detail(response.json()))
-        except ValueError:
-            detail = ""  # a page in HTML, mostly
-        said = f" ({code}{': ' + detail if detail else ''})"
-        if code in (401, 403):
-            return LLMError(f"{self._host} refused the key{said}; set PAT_LLM_KEY to one that is allowed to use it")
-        if code == 404:
-            return LLMError(f"{self._host} has no model {model!r} or no chat at that address{said}; check PAT_MODEL and PAT_LLM_URL (often .../v1)")
-        if code == 429:
-            return LLMError(f"{self._host} has reached its limit of requests{said}; wait a minute and try again, or check the account's quota")
-        if code >= 500:
-            return LLMError(f"{self._host} failed{said}; wait until it is ready and try again, or look into the server's log")
-        if code < 400:
-            return LLMError(f"{self._host} sends requests to another address{said}; set PAT_LLM_URL to the address of the API itself")
-        return LLMError(f"{self._host} refused the request{said}; check PAT_MODEL, or shorten the texts where it says that they are too long")
+            async for event in self._events(client, request):
+                news.put(event)
+        except LLMError as error:
+            news.put(error)
+        except httpx.HTTPError as error:
+            news.put(self._unreachable(error))
+
+    async def _events(self, client: httpx.AsyncClient, request: Request) -> AsyncIterator[Event]:
+        prefix, limit = request.prompt.prefix, 40 * request.max_new_tokens  # characters, for a server that ignores max_tokens
+        text, n_tokens, finish = "", 0, ""
+        async with client.stream("POST", f"{self._url}/chat/completions", json=self._body(request)) as response:
+            if response.status_code != 200:
+                refusal = (await response.aread())[:2000]
+                if prefix and self._prefix_switches and b"continue_final_message" in refusal:
+                    self._prefix_switches = False
+                    async for event in self._events(client, request):
+                        yield event
+                    return
+                raise self._refused(response.status_code, refusal)
+            async for data in _server_sent(response):
+                piece, finish, n_tokens = self._read_chunk(data, finish, n_tokens)
+                text += piece
+                shown = text.removeprefix(prefix) if not prefix.startswith(text) else ""
+                if piece and shown and not finish:
+                    yield Event(request.key, shown, n_tokens)
+                if len(text) > limit:
+                    finish = "length"
+                    break
+        if not finish:
+            raise LLMError(f"{self._url} broke off in the middle of an answer; try again, and look at the server's log")
+        yield Event(request.key, text.removeprefix(prefix), n_tokens, finish)
+
+    def _read_chunk(self, data: str, finish: str, n_tokens: int) -> tuple[str, str, int]:
+        """(new text, finish, tokens so far) after one event's data."""
+        try:
+            chunk = json.loads(data)
+            if "error" in chunk:
+                raise LLMError(f"{self._url} reports: {_reason(data.encode())}")
+            usage = chunk.get("usage") or {}
+            choice = (chunk.get("choices") or [{}])[0]
+            piece = (choice.get("delta") or {}).get("content") or ""
+            reason = choice.get("finish_reason")
+            n_tokens = int(usage.get("completion_tokens") or n_tokens + bool(piece))
+            return str(piece), finish or ("length" if reason == "length" else "stop" if reason else ""), n_tokens
+        except (ValueError, AttributeError, TypeError, LookupError) as error:
+            raise LLMError(f"{self._url} sent something that is no chat completion ({data[:80]!r}); is PAT_LLM_URL right?") from error
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        """The JSON of one request; what is not in OpenAI's own API is sent only where it differs from the default."""
+        sampling, prompt = request.sampling, request.prompt
+        messages = [{"role": speaker, "content": neutralized(text)} for speaker, text in prompt.messages]
+        body: dict[str, Any] = {
+            "model": self.adapters.get(request.role, self._model),
+            "messages": messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": request.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": request.seed % 2**31,
+        }
+        if prompt.prefix:  # vLLM needs two switches to go on with a begun answer, llama.cpp goes on by itself
+            messages.append({"role": "assistant", "content": neutralized(prompt.prefix)})
+            if self._prefix_switches:
+                body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if sampling.frequency_penalty:
+            body["frequency_penalty"] = sampling.frequency_penalty
+        if sampling.repetition_penalty != 1.0:
+            body["repetition_penalty"] = sampling.repetition_penalty
+        if request.min_new_tokens:
+            body["min_tokens"] = request.min_new_tokens
+        return body
+
+    def _options(self) -> dict[str, Any]:
+        # A redirect would carry texts and key to an address nobody named; a proxy cannot reach this machine.
+        return {"headers": self._headers, "timeout": self._timeout, "follow_redirects": False, "trust_env": self._host not in LOOPBACK}
+
+    def _list_models(self) -> list[str]:
+        """Names of the server's models, [] for a server that has no list."""
+        try:
+            response = httpx.get(f"{self._url}/models", **self._options())
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if response.status_code in (404, 405, 501):
+            return []
+        if response.status_code != 200:
+            raise self._refused(response.status_code, response.content[:2000])
+        try:
+            return [str(m["id"]) for m in response.json()["data"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise LLMError(
+                f"{self._url}/models is no list of models; is it an OpenAI-compatible server? Most addresses end in /v1"
+            ) from error
 
     def _unreachable(self, error: httpx.HTTPError) -> LLMError:
-        if isinstance(error, httpx.ReadTimeout):
-            return LLMError(f"{self._host} sent nothing for {TIMEOUT.read:.0f} s; try again, or look into the server's log")
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return LLMError(f"no connection to {self._host} ({self._safe(str(error)) or 'timeout'}); start the server or check PAT_LLM_URL")
-        return LLMError(f"the connection to {self._host} broke ({self._safe(str(error))}); try again, or look into the server's log")
+        if isinstance(error, httpx.TimeoutException):
+            return LLMError(f"{self._url} did not answer in time; try again, or use fewer drafts or a faster server")
+        if isinstance(error, httpx.ConnectError):
+            return LLMError(f"{self._url} cannot be reached ({error}); start the server or correct PAT_LLM_URL")
+        return LLMError(f"{self._url} broke off in the middle of an answer ({error}); try again, and look at the server's log")
 
-    def _safe(self, text: str) -> str:
-        """Words of a server fit for an error text: short, on one line, without the key."""
-        return " ".join((text.replace(self._key, "***") if self._key else text).split())[:300].rstrip(". ")
-
-
-class _Answer:
-    """The text of one running request: pieces in, cumulative text out; a repeated prefix and everything from a stop string on are cut."""
-
-    def __init__(self, request: Request) -> None:
-        self.finish = ""
-        self._request = request
-        self._prefix = neutralize(request.prompt.prefix)
-        self._raw = ""
-        self._text = ""
-        self._n_tokens = 0
-        self._search_from = 0
-
-    @property
-    def empty(self) -> bool:
-        return not self._raw
-
-    def push(self, piece: str) -> bool:
-        """Take the next piece; True when the text to show has changed. Sets ``finish`` at a stop string."""
-        if not piece:
-            return False
-        before = self._text
-        self._raw += piece
-        self._n_tokens += 1
-        self._update(ended=False)
-        return bool(self.finish) or self._text != before
-
-    def end(self, finish: str, n_tokens: int) -> None:
-        """Close the text, releasing what was held back; ``n_tokens`` is the server's count, 0 where it gave none."""
-        self._update(ended=True)
-        self.finish = self.finish or finish
-        self._n_tokens = n_tokens or self._n_tokens
-
-    def event(self) -> Event:
-        return Event(self._request.key, self._text, self._n_tokens, self.finish)
-
-    def _update(self, ended: bool) -> None:
-        text = without_repeat(self._raw, self._prefix, ended)
-        if self._n_tokens < self._request.min_new_tokens:
-            self._search_from = len(text)
-        hits = [at for stop in self._request.stop if (at := text.find(stop, self._search_from)) >= 0]
-        if hits:
-            text, self.finish = text[: min(hits)], "stop"
-        elif not ended:
-            held = max((_overlap(text[self._search_from :], stop) for stop in self._request.stop), default=0)
-            text = text[: len(text) - held]
-        self._text = text
+    def _refused(self, status: int, body: bytes) -> LLMError:
+        reason = _reason(body)
+        if status in (401, 403):
+            return LLMError(f"{self._url} refuses the key; set PAT_LLM_KEY to one that it accepts")
+        if 300 <= status < 400:
+            return LLMError(f"{self._url} redirects elsewhere, which is not followed; put the final address into PAT_LLM_URL")
+        if status == 404:
+            return LLMError(f"{self._url} has no model {self._model!r} or no chat completions ({reason}); check PAT_LLM_URL, PAT_MODEL")
+        if status in (429, 503):
+            return LLMError(f"{self._url} is busy ({reason}); try again in a moment")
+        return LLMError(f"{self._url} answered with status {status}: {reason}")
 
 
-def neutralize(text: str) -> str:
-    """``text`` with a space inside everything that servers may read as a control token (``<|im_start|>``, ``</s>``, ``[INST]``)."""
-    return CONTROL.sub(lambda token: token[0][0] + " " + token[0][1:], text)
+class _Background:
+    """A coroutine that runs in a thread of its own until it ends or is stopped."""
+
+    def __init__(self, coroutine: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._task = self._loop.create_task(coroutine)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(asyncio.wait([self._task]))
+        finally:
+            self._loop.close()
+
+    def check(self) -> None:
+        """Raise what the coroutine raised, if it did."""
+        if self._task.done() and not self._task.cancelled() and (error := self._task.exception()):
+            raise error
+
+    def stop(self) -> None:
+        """Cancel what still runs, which closes its connections, and wait for that."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(timeout=10)
 
 
-def without_repeat(text: str, prefix: str, ended: bool) -> str:
-    """``text`` without ``prefix``, where the model wrote that again instead of going on from it; '' as long as this is open.
-
-    A longer word that begins like the prefix's last one is no repetition.
-    """
-    wanted, said = prefix.strip(), text.lstrip()
-    if not wanted:
-        return text
-    if not ended and wanted.startswith(said):
-        return ""
-    rest = said[len(wanted) :]
-    if not said.startswith(wanted) or (rest and wanted[-1].isalnum() and rest[0].isalnum()):
-        return text
-    return rest.lstrip() if prefix[-1].isspace() else rest
-
-
-def _body(request: Request) -> dict[str, Any]:
-    """The parameters of OpenAI's own API."""
-    prompt, sampling = request.prompt, request.sampling
-    turns = (*prompt.messages, ("assistant", prompt.prefix)) if prompt.prefix else prompt.messages
-    body: dict[str, Any] = {
-        "messages": [{"role": speaker, "content": neutralize(text)} for speaker, text in turns],
-        "max_tokens": request.max_new_tokens,
-        "temperature": sampling.temperature,
-    }
-    if sampling.temperature > 0:
-        # top_p also where it is 1: vLLM otherwise takes the model's own default
-        body |= {"top_p": sampling.top_p, "seed": request.seed % 2**31}
-    if sampling.frequency_penalty:
-        body["frequency_penalty"] = sampling.frequency_penalty
-    if request.stop:
-        body["stop"] = list(request.stop[:MOST_STOPS])
-    return body
-
-
-def _extensions(request: Request) -> dict[str, Any]:
-    """The parameters that not every server knows; most ignore what they do not know."""
-    extra: dict[str, Any] = {"stream_options": {"include_usage": True}, "chat_template_kwargs": {"enable_thinking": False}}
-    if request.prompt.prefix:
-        extra |= {"continue_final_message": True, "add_generation_prompt": False}
-    if request.min_new_tokens:
-        extra["min_tokens"] = request.min_new_tokens
-    if request.sampling.repetition_penalty != 1:
-        extra["repetition_penalty"] = request.sampling.repetition_penalty
-    return extra
-
-
-async def _lines(response: httpx.Response) -> AsyncIterator[str]:
-    """Lines of the stream. httpx's own also break at U+2028 and the like, which JSON may hold as they are."""
-    rest = b""
-    async for block in response.aiter_bytes():
-        *lines, rest = (rest + block).split(b"\n")
+async def _server_sent(response: httpx.Response) -> AsyncIterator[str]:
+    """The data of each server-sent event, up to [DONE]; raises LLMError for a line without end."""
+    held = ""
+    async for piece in response.aiter_text():
+        held += piece
+        *lines, held = held.split("\n")
+        if len(held) > MAX_LINE:
+            raise LLMError("the server sent a line without end; is PAT_LLM_URL right?")
         for line in lines:
-            yield line.decode("utf-8", "replace").strip()
-    yield rest.decode("utf-8", "replace").strip()
+            if not line.startswith("data:"):
+                continue
+            data = line.removeprefix("data:").strip()
+            if data == "[DONE]":
+                return
+            yield data
 
 
-def _detail(body: Any) -> str:
-    """The message in an error's JSON, wherever this kind of server puts it."""
-    while isinstance(body, dict):
-        body = body.get("error") or body.get("message") or body.get("detail") or ""
-    return str(body)
+def neutralized(text: str) -> str:
+    """``text`` with its control tokens broken up, which a server would read as turns of the chat, and no lone surrogates."""
+    return CONTROL.sub(lambda m: m.group() + " ", text.encode("utf-8", "replace").decode())
 
 
-def _host(url: str) -> str:
-    """Host and port of ``url``; raises ValueError for one that is no plain address (it may hold a password, so it is not quoted)."""
+def _reason(body: bytes) -> str:
+    """The server's own words about an error, at most 200 characters."""
     try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ValueError("PAT_LLM_URL is no address; it looks like http://127.0.0.1:8000/v1") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo or parsed.query or parsed.fragment:
-        raise ValueError("PAT_LLM_URL must look like http://127.0.0.1:8000/v1, without a user, a password, '?' or '#'; a key goes into PAT_LLM_KEY")
-    return parsed.netloc.decode("ascii")
+        error = json.loads(body)
+        error = error.get("error", error)
+        text = error.get("message", "") if isinstance(error, dict) else error
+    except (ValueError, AttributeError):
+        text = body.decode("utf-8", "replace")
+    return " ".join(str(text).split())[:200] or "no reason given"
