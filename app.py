@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +23,7 @@ from pat_core.config import DEMO_CORPUS, Config, load_config
 if TYPE_CHECKING:
     import gradio as gr
 
+    from annotate.campaign import Campaign
     from pat_core.progress import Progress
     from pat_core.ui.opening import EngineRoom, Opening
     from pat_core.ui.runs import Runs
@@ -30,10 +33,12 @@ EXAMPLES = Path(__file__).resolve().parent / "assets" / "examples.json"
 
 
 class Desk(NamedTuple):
-    """What every view is built from."""
+    """What every view is built from. ``loss_seconds`` says how many seconds of votes a restart could lose, None for none."""
 
     opening: Opening
     runs: Runs
+    campaign: Campaign
+    loss_seconds: Callable[[], int | None] = lambda: None
 
 
 class View(NamedTuple):
@@ -45,13 +50,28 @@ class View(NamedTuple):
 
 
 def _compose(demo: gr.Blocks, desk: Desk) -> None:
+    from annotate.ui.choice import build_choice
     from pat_core.ui.compose import build_compose
     from pat_core.ui.form import load_examples
 
-    build_compose(demo, desk.opening, desk.runs, load_examples(EXAMPLES))
+    build_compose(demo, desk.opening, desk.runs, load_examples(EXAMPLES), after_run=partial(build_choice, campaign=desk.campaign))
 
 
-VIEWS = (View("Compose", "", _compose),)
+def _annotate(demo: gr.Blocks, desk: Desk) -> None:
+    from annotate.ui.page import build_annotate
+
+    from annotate.protocol import PageProtocol
+
+    build_annotate(demo, PageProtocol(desk.campaign, desk.loss_seconds))
+
+
+def _owner(demo: gr.Blocks, desk: Desk) -> None:
+    from annotate.ui.owner import build_owner
+
+    build_owner(demo, desk.campaign, desk.opening, desk.runs)
+
+
+VIEWS = (View("Compose", "", _compose), View("Annotate", "annotate", _annotate), View("Owner", "owner", _owner))
 
 
 def build_app(desk: Desk, views: tuple[View, ...] = VIEWS) -> gr.Blocks:
@@ -132,11 +152,16 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(str(error))
     # Gradio reads both when it is imported, so it is imported after this
     os.environ.update(GRADIO_TEMP_DIR=str(scratch), GRADIO_ANALYTICS_ENABLED="False")
+    from annotate.campaign import open_campaign
     from pat_core.ui.opening import Opening
     from pat_core.ui.runs import Runs
 
     on_space = bool(os.environ.get("SPACE_ID"))
-    desk = Desk(Opening(open_engine_room(config, args.data)), Runs())
+    owner_token = config.owner_token or secrets.token_urlsafe(16)
+    campaign = open_campaign(config.annotations, owner_token)
+    if campaign.fault:
+        log.warning("%s Until that is put right no vote can be saved; the rest of the app works.", campaign.fault)
+    desk = Desk(Opening(open_engine_room(config, args.data)), Runs(), campaign)
     demo = build_app(desk)
     host = "0.0.0.0" if on_space else args.host  # a Space is reached through the hub's proxy only
     try:
@@ -148,16 +173,20 @@ def main(argv: list[str] | None = None) -> int:
             **launch_settings(on_space),
         )
     except OSError:
+        campaign.close()
         return _refuse(
             f"Port {args.port or 7860} on {host} is taken or not allowed: choose another with --port, "
             "or leave --port out to get the next free one."
         )
     print(f"PaT Workbench: {url}  (Ctrl-C ends it)", flush=True)
+    shown = "the one in PAT_OWNER_TOKEN" if config.owner_token else owner_token
+    print(f"Judge pairs: {url}annotate   Owner page: {url}owner, token: {shown}", flush=True)
     desk.opening.start()
     _wait_for_signal()
     print("Ending.", flush=True)
     desk.runs.stop_all()
     demo.close(verbose=False)
+    campaign.close()
     if not desk.opening.finished.is_set():
         # a thread is inside native code that nothing can interrupt, and tearing the interpreter down under it aborts the process
         logging.shutdown()

@@ -103,5 +103,5 @@ def check_json(name: str, value: object) -> None:
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name} cannot be written as JSON ({error}); use text, finite numbers, lists and dictionaries") from None
     check_text(name, text, MAX_JSON)
-    if _ESCAPED_NUL.search(text):
+    if "\\u0000" in text and _ESCAPED_NUL.search(text):  # the plain search is far faster on a long text
         raise ValueError(f"{name} holds a NUL character; remove it")

@@ -9,7 +9,13 @@ from sqlite_utils import Database
 from annotate.rows import table_of
 from annotate.types import Check, Judgment, JudgmentQuery, Load
 
-_COUNTED = "(pair_id, annotator_id) NOT IN (SELECT pair_id, annotator_id FROM excluded_votes)"
+# Of the judgments j. Looked up one by one: a list of all excluded votes would be built at every lease and searched row by row.
+_COUNTED = """NOT EXISTS (SELECT 1 FROM exclusions WHERE active AND exclusions.annotator_id = j.annotator_id)
+    AND NOT EXISTS (SELECT 1 FROM exclusions WHERE active AND exclusions.pair_id = j.pair_id)
+    AND NOT EXISTS (
+        SELECT 1 FROM judgments AS named JOIN exclusions USING (judgment_id)
+        WHERE active AND named.pair_id = j.pair_id AND named.annotator_id = j.annotator_id
+    )"""  # an excluded judgment takes its revisions with it
 _RUNNING = """leased_at <= :now AND lease_until > :now AND NOT EXISTS (
     SELECT 1 FROM judgments WHERE judgments.pair_id = assignments.pair_id AND judgments.annotator_id = assignments.annotator_id
 )"""  # a lease that begins in the future was given before the clock was set back: it does not run
@@ -53,7 +59,7 @@ def judgments(db: Database, query: JudgmentQuery) -> tuple[Judgment, ...]:
             SELECT j.*, pairs.kind AS pair_kind, pairs.agent, pairs.round, annotators.kind AS judge_kind
             FROM {"judgments" if query.revisions else "current_judgments"} AS j
             JOIN pairs USING (pair_id) JOIN annotators USING (annotator_id)
-        ) WHERE {" AND ".join(where)} ORDER BY seq LIMIT :limit"""
+        ) AS j WHERE {" AND ".join(where)} ORDER BY seq LIMIT :limit"""
     return tuple(map(table_of(Judgment).parse, db.query(sql, values)))
 
 
@@ -67,7 +73,7 @@ def loads(db: Database, now: str) -> tuple[Load, ...]:
     """How far each pair is at ``now``, by pair id."""
     sql = f"""
         SELECT pairs.pair_id, coalesce(judged.n, 0) AS n_judged, coalesce(leased.n, 0) AS n_leased FROM pairs
-        LEFT JOIN (SELECT pair_id, count(*) AS n FROM current_judgments WHERE {_COUNTED} GROUP BY pair_id) AS judged USING (pair_id)
+        LEFT JOIN (SELECT pair_id, count(*) AS n FROM current_judgments AS j WHERE {_COUNTED} GROUP BY pair_id) AS judged USING (pair_id)
         LEFT JOIN (SELECT pair_id, count(*) AS n FROM assignments WHERE {_RUNNING} GROUP BY pair_id) AS leased USING (pair_id)
         ORDER BY pairs.pair_id"""
     return tuple(Load(**row) for row in db.query(sql, {"now": now}))
@@ -76,6 +82,6 @@ def loads(db: Database, now: str) -> tuple[Load, ...]:
 def n_others(db: Database, pair_id: str, annotator_id: str, now: str) -> int:
     """How many other people have a counted answer or a running lease on a pair."""
     sql = f"""SELECT count(*) FROM (
-        SELECT annotator_id FROM current_judgments WHERE pair_id = :pair AND annotator_id <> :who AND {_COUNTED}
+        SELECT annotator_id FROM current_judgments AS j WHERE pair_id = :pair AND annotator_id <> :who AND {_COUNTED}
         UNION SELECT annotator_id FROM assignments WHERE pair_id = :pair AND annotator_id <> :who AND {_RUNNING})"""
     return db.execute(sql, {"pair": pair_id, "who": annotator_id, "now": now}).fetchone()[0]

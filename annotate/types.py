@@ -123,8 +123,9 @@ class Candidate:
 class Pair:
     """Two candidates of one item, ``lo_id <= hi_id``; build it with ``pair_of``. Its order says nothing about which is shown left.
 
-    ``kind``: *one-factor* (only one completion of ``agent`` differs, a summary or the generator's text, so it trains that agent), *system* (two systems), and the checks: *gold*
-    (``expected`` is the id of the text that has to win), *identical* (``expected`` is "tie"), *swap* (``repeat_of`` with sides exchanged).
+    ``kind``: *one-factor* (only one completion of ``agent`` differs, a summary or the generator's text, so it trains that agent), *system*
+    (two systems), and the checks: *gold* (``expected`` is the id of the text that has to win), *identical* (``expected`` is "tie"), *swap*
+    (``repeat_of`` with sides exchanged).
     ``propensity`` is the probability with which this pair was drawn from all that could have been made; ``round`` the learning round.
     """
 

@@ -28,6 +28,14 @@ class Config:
     llm_key: str = ""  # PAT_LLM_KEY: its bearer token
     embedder: str = "embedded"  # PAT_EMBEDDER: embedded | hub id | local folder
     threads: int = 2  # PAT_THREADS: CPU threads of the language model and of torch
+    db: Path | None = None  # PAT_DB: the annotation database; None is annotations.db under home
+    owner_token: str = ""  # PAT_OWNER_TOKEN: opens the Owner page; '' lets the app make one at each start and print it
+    votes_repo: str = ""  # PAT_VOTES_REPO: private dataset for the votes' journal, on a Space only
+
+    @property
+    def annotations(self) -> Path:
+        """The annotation database's file."""
+        return self.db or self.home / "annotations.db"
 
 
 def load_config(env: Mapping[str, str] = os.environ) -> Config:
@@ -43,6 +51,9 @@ def load_config(env: Mapping[str, str] = os.environ) -> Config:
         llm_key=env.get("PAT_LLM_KEY", "").strip(),
         embedder=env.get("PAT_EMBEDDER", "").strip() or "embedded",
         threads=_threads(env.get("PAT_THREADS", "")),
+        db=Path(env["PAT_DB"]).expanduser() if env.get("PAT_DB", "").strip() else None,
+        owner_token=env.get("PAT_OWNER_TOKEN", "").strip(),
+        votes_repo=env.get("PAT_VOTES_REPO", "").strip(),
     )
     _check_choice("PAT_ENGINE", config.engine, ENGINES)
     _check_choice("PAT_QUANT", config.quant, QUANTS)
@@ -50,6 +61,8 @@ def load_config(env: Mapping[str, str] = os.environ) -> Config:
         raise ValueError("PAT_ENGINE=server needs PAT_LLM_URL, for example PAT_LLM_URL=http://127.0.0.1:8000/v1")
     if config.llm_url and not config.llm_url.startswith(("http://", "https://")):
         raise ValueError(f"PAT_LLM_URL must begin with http:// or https://, not {config.llm_url!r}")
+    if config.owner_token and len(config.owner_token) < 12:
+        raise ValueError("PAT_OWNER_TOKEN is shorter than 12 characters and could be guessed: choose a longer one, or leave it out")
     return config
 
 

@@ -2,7 +2,7 @@
 
 ``Workbench`` holds what a run needs, built once. Everything that is written after the rounds is one batch: the drafts, the alternatives a
 visitor compares with, and the three texts that leave a summary out, which the Shapley values need. The same query and seed on the same
-engine give the same trace.
+engine give the same trace. ``vary`` writes one completion of a trace anew several times, for comparisons in which nothing else differs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import networkx as nx
 
-from pat_core.agents import AgentFacts, is_settled, round_requests, summary_text
+from pat_core.agents import SUMMARY_SAMPLING, AgentFacts, agent_request, is_settled, round_requests, summary_text
 from pat_core.config import DEMO_CORPUS, Config, load_config
 from pat_core.corpus import Corpus, read_corpus
 from pat_core.cues import cue_phrases, tone, with_asked, words_asked
@@ -37,7 +37,9 @@ from pat_core.query import build_query, parse_preference
 from pat_core.rewards import RewardContext, reference_free_reward, shapley
 from pat_core.topics import TopicSearch
 from pat_core.types import (
+    ADAPTER_ROLES,
     AGENTS,
+    Agent,
     Alternative,
     Completion,
     Draft,
@@ -58,7 +60,9 @@ logger = logging.getLogger(__name__)
 SNAPSHOT_SECONDS = 0.07  # a screen cannot use more than about 14 pictures a second
 COPY_WORDS = 60
 QUOTE_TOKENS = {"style": 22, "topic": 32, "lamp": 90, "pgraphrag": 60}
+MAX_VARIANTS = 16
 MAX_WORDS = 90  # longest text asked for; longer ones would not fit the ten seconds a visitor waits
+TEXT_SAMPLING = Sampling(top_p=0.95, frequency_penalty=0.4)  # with the temperature of the run
 TEXT_STOPS = ("\nReview of:", "\nTitle:", "\n\n\n")
 ONE_LEFT_OUT: tuple[tuple[str, bool, bool], ...] = (("style-only", True, False), ("topic-only", False, True), ("neither", False, False))
 
@@ -102,6 +106,27 @@ class Workbench:
         options = RunOptions(n_drafts=len(trace.drafts), alternatives=())
         return _Run(self, trace.query, options, cancel or threading.Event()).fuse(trace, style_summary, topic_summary)
 
+    def vary(
+        self,
+        trace: Trace,
+        role: Role,
+        k: int,
+        options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+        *,
+        cancel: threading.Event | None = None,
+    ) -> tuple[Trace, ...]:
+        """At most ``k`` traces with one draft each that differ from each other in one completion of ``role``, and in what follows from it.
+
+        For "style" and "topic" that is the summary of the last round, sampled from that round's prompt and fused with the same seed; empty
+        and repeated summaries are left out. For "generator" it is the text: the seed of each trace's query is the one it was written with.
+        ``options.temperature`` goes for both. Empty after ``cancel``. Raises LLMError, ValueError for a role or ``k`` that cannot be varied.
+        """
+        if role not in ADAPTER_ROLES:
+            raise ValueError(f"the role {role!r} cannot be varied; choose from {', '.join(ADAPTER_ROLES)}")
+        if not 1 <= k <= MAX_VARIANTS:
+            raise ValueError(f"k must be from 1 to {MAX_VARIANTS}, not {k}")
+        return _Run(self, trace.query, options, cancel or threading.Event()).vary(trace, role, k)
+
     def visitor_graph(self, run: Trace | Snapshot, query: Query) -> nx.Graph:
         """The visitor's part of the user-topic graph, for a picture."""
         return visitor_subgraph(self.corpus, query, run.style_neighbors, run.topic_neighbors)
@@ -113,7 +138,9 @@ class Workbench:
 
     def evidence(self, query: Query, style: tuple[Neighbor, ...], topic: tuple[Neighbor, ...]) -> Evidence:
         """What given neighbors tell: the agents' facts and the reward context."""
-        same_topic = [r for r in self.corpus.by_topic.get(query.topic_id, ()) if r.review_id not in query.held_out and r.user_id != query.user_id]
+        same_topic = [
+            r for r in self.corpus.by_topic.get(query.topic_id, ()) if r.review_id not in query.held_out and r.user_id != query.user_id
+        ]
         found = [n.review for n in topic]
         models = query.samples or tuple(n.review.text for n in style)  # the person's own texts where there are any
         wanted = with_asked(cue_phrases(models), query.statements)
@@ -171,6 +198,56 @@ class _Run:
         self.live = [_live(r) for r in self.rounds]
         yield self._snapshot("writing")
         yield from self._write_and_finish(trace.alternatives)
+
+    def vary(self, trace: Trace, role: Role, k: int) -> tuple[Trace, ...]:
+        self.evidence = self.bench.evidence(self.query, trace.style_neighbors, trace.topic_neighbors)
+        self.rounds = list(trace.rounds)
+        lasts = [self.rounds[-1]] * k if role == "generator" else self._sampled_rounds(role, k)
+        requests = []
+        for i, last in enumerate(lasts):
+            self.rounds[-1] = last
+            requests.append(self._text_request(f"text-{i}", True, True, seed=i if role == "generator" else 0))
+        written = self._written(requests)
+        seeds = [dataclasses.replace(self.query, seed=request.seed) for request in requests]
+        return tuple(self._variant(trace, *parts) for parts in zip(seeds, lasts, written, strict=True)) if written else ()
+
+    def _sampled_rounds(self, agent: Agent, k: int) -> list[Round]:
+        """The last round with up to ``k`` different summaries of ``agent``, all else as it was."""
+        *before, last = self.rounds
+        sampling = dataclasses.replace(SUMMARY_SAMPLING, temperature=self.options.temperature, top_p=TEXT_SAMPLING.top_p)
+        first = agent_request(self.llm, agent, self.query, self.evidence.facts, before[-1] if before else None, sampling, self.query.seed)
+        asked = getattr(last, agent).prompt  # that of the trace: an adapter may serve since then, and with it another form of the prompt
+        requests = [dataclasses.replace(first, key=f"{agent}-{i}", prompt=asked, seed=self.query.seed + i) for i in range(k)]
+        summaries: dict[str, Completion] = {}
+        for completion in self._written(requests):
+            if completion.text:
+                summaries.setdefault(summary_text(completion.text), completion)
+        return [dataclasses.replace(last, **{agent: dataclasses.replace(c, text=text)}) for text, c in summaries.items()]
+
+    def _written(self, requests: Sequence[Request]) -> list[Completion]:
+        """The completions of one batch in order, without showing them grow; none for an empty batch or after a cancel."""
+        if not requests or self.cancel.is_set():
+            return []
+        writing = self._write(requests, "writing", lambda texts: None)
+        try:
+            while True:
+                next(writing)
+        except StopIteration as ended:
+            return [] if self.cancel.is_set() else [ended.value[r.key] for r in requests]
+
+    def _variant(self, trace: Trace, query: Query, last: Round, written: Completion) -> Trace:
+        context = self.evidence.context
+        return dataclasses.replace(
+            trace,
+            query=query,
+            rounds=(*trace.rounds[:-1], last),
+            drafts=(Draft(written, reference_free_reward(written.text, context)),),
+            chosen=0,
+            copy_rate=copy_rate(written.text, context.retrieved_texts),
+            contribution=None,
+            engine=self.llm.name,
+            timings={"total": round(time.perf_counter() - self.started, 3)},
+        )
 
     def _write_and_finish(self, kept: tuple[Alternative, ...] = ()) -> Iterator[Snapshot]:
         if self.cancel.is_set():
@@ -257,7 +334,7 @@ class _Run:
             key=key,
             prompt=self.llm.prompt(messages),
             role=role,
-            sampling=Sampling(temperature=self.options.temperature, top_p=0.95, frequency_penalty=0.4),
+            sampling=dataclasses.replace(TEXT_SAMPLING, temperature=self.options.temperature),
             seed=self.query.seed + seed,
             max_new_tokens=int(words * 1.35) + 8,
             min_new_tokens=int(words * 0.5),
@@ -364,7 +441,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pat_core.pipeline", description="Write one text with PaT and show how.")
     parser.add_argument("--topic", required=True, help="a topic's id or name from the corpus, or any subject")
     parser.add_argument("--title", default="", help="what to write: the title of the text")
-    parser.add_argument("--preference", action="append", default=[], help="a text the person wrote, or a statement of taste; up to five times")
+    parser.add_argument(
+        "--preference", action="append", default=[], help="a text the person wrote, or a statement of taste; up to five times"
+    )
     parser.add_argument("--rating", type=float, help="1 to 5")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=DEMO_CORPUS, help="a corpus file (default: the demo corpus)")
@@ -387,7 +466,14 @@ def query_from_names(bench: Workbench, args: argparse.Namespace) -> Query:
     preferences = [p for text in args.preference if (p := parse_preference(text))]
     category = bench.corpus.category_of.get(topic_id, "")
     return build_query(
-        args.topic, args.title, topics=topics, topic_id=topic_id, category=category, preferences=preferences, rating=args.rating, seed=args.seed
+        args.topic,
+        args.title,
+        topics=topics,
+        topic_id=topic_id,
+        category=category,
+        preferences=preferences,
+        rating=args.rating,
+        seed=args.seed,
     )
 
 
@@ -398,7 +484,10 @@ def as_text(trace: Trace) -> str:
         parts.append(f"\n## {name} neighbors")
         parts += [f"- {n.score:+.2f} {n.review.user_id} on {n.review.topic} [{'; '.join(n.why)}]: {n.review.text[:90]}" for n in found]
     for r in trace.rounds:
-        parts.append(f"\n## Round {r.index + 1}\n[style]\n{r.style.text}\n[topic]\n{r.topic.text}" + (f"\n[draft]\n{r.draft.text}" if r.draft else ""))
+        parts.append(
+            f"\n## Round {r.index + 1}\n[style]\n{r.style.text}\n[topic]\n{r.topic.text}"
+            + (f"\n[draft]\n{r.draft.text}" if r.draft else "")
+        )
     for i, d in enumerate(trace.drafts):
         mark = "*" if i == trace.chosen else " "
         parts.append(f"\n## Draft {i + 1}{mark} reward {d.reward.total:.2f}\n{d.completion.text}")

@@ -6,15 +6,18 @@ is to be written. A run of the method turns a query into a *trace*. Leaves out: 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 Agent = Literal["style", "topic"]
 Stage = Literal["retrieving", "reasoning", "writing", "done", "stopped"]
 Role = Literal["base", "style", "topic", "generator"]  # "base" is the model without an adapter
+Source = Literal["metric", "human", "both"]
 
 AGENTS: tuple[Agent, ...] = ("style", "topic")
 ADAPTER_ROLES: tuple[Role, ...] = ("style", "topic", "generator")
+SOURCES: tuple[Source, ...] = ("metric", "human", "both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,3 +236,39 @@ class Snapshot:
     drafts: tuple[str, ...] = ()
     alternatives: dict[str, str] = field(default_factory=dict)
     trace: Trace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """What one agent learns from: of two answers to ``prompt``, as (speaker, text) messages, the one that was preferred and the other.
+
+    ``chosen`` and ``rejected`` are whole answers, their prefix included. ``q`` in [0, 1] is the probability that ``chosen`` is really
+    preferred, 1 in plain DPO; ``weight`` >= 0 multiplies the pair's loss, 0 is as if it were absent. ``source`` says who preferred: an
+    automatic *metric*, *human* judges, or both; ``judgment_ids`` are the votes behind it. Raises ValueError for anything else.
+    """
+
+    agent: Role
+    prompt: tuple[tuple[str, str], ...]
+    chosen: str
+    rejected: str
+    weight: float = 1.0
+    q: float = 1.0
+    source: Source = "metric"
+    pair_id: str = ""
+    judgment_ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.agent not in ADAPTER_ROLES:
+            raise ValueError(f"agent {self.agent!r} is not trained; use one of {', '.join(ADAPTER_ROLES)}")
+        if self.source not in SOURCES:
+            raise ValueError(f"source {self.source!r} is not known; use one of {', '.join(SOURCES)}")
+        if not self.prompt:
+            raise ValueError("a preference pair needs the prompt that both texts answer")
+        if not (self.chosen.strip() and self.rejected.strip()):
+            raise ValueError("a preference pair needs two texts; one of them is empty")
+        if self.chosen == self.rejected:
+            raise ValueError(f"chosen and rejected are the same text {self.chosen!r:.80}; nothing can be learned from them")
+        if not 0 <= self.q <= 1:
+            raise ValueError(f"q is {self.q!r}; it must be a probability in [0, 1]")
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"weight is {self.weight!r}; it must be a finite number of at least 0")

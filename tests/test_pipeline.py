@@ -11,7 +11,7 @@ from pat_core.graph import StyleGraph, open_style_graph
 from pat_core.llm.types import Request
 from pat_core.pipeline import Workbench, copied_text, trace_to_json
 from pat_core.topics import TopicSearch
-from pat_core.types import Preference, Query, Review, RunOptions
+from pat_core.types import AGENTS, Preference, Query, Review, RunOptions
 
 TOPICS = {"kettle": "Norra kettle", "inn": "Saltmarsh Inn", "trains": "Northline trains"}
 # Two voices: anna and ben shout in short sentences, cora and dan are dry and long. Everybody wrote on every topic but one.
@@ -124,6 +124,51 @@ def test_edited_summaries_are_fused_again_and_the_rest_stays(bench):
     assert "Write in CAPITALS." in bench.llm.requests[-1].prompt.messages[-1][1] or any(
         "Write in CAPITALS." in r.prompt.messages[-1][1] for r in bench.llm.requests[-8:]
     )
+
+
+def sampled(request: Request) -> str:
+    """Agents that answer by their seed, where they sample: the second says the same as the first, the third nothing."""
+    if request.role not in AGENTS or request.sampling.temperature == 0:
+        return answer(request)
+    return ["", f" Similar {request.role}s.", f" Similar {request.role}s.", " Another.\nInference: It is so."][3 - (request.seed - QUERY.seed)]
+
+
+@pytest.mark.parametrize("role", AGENTS)
+def test_varied_traces_differ_in_one_summary_and_in_the_text_it_leads_to(bench, role):
+    bench.llm.answer = sampled
+    trace = bench.run(QUERY)
+    bench.llm.requests.clear()
+    first, second = bench.vary(trace, role, 4)
+    summaries, texts = bench.llm.requests[:4], bench.llm.requests[4:]
+    assert [r.key for r in summaries] == [f"{role}-{i}" for i in range(4)] and len(texts) == 2  # two batches
+    assert {r.prompt for r in summaries} == {getattr(trace.rounds[-1], role).prompt} and len({r.seed for r in summaries}) == 4
+    assert len({(r.seed, r.sampling, r.max_new_tokens) for r in texts}) == 1 and len({r.prompt for r in texts}) == 2
+    other = "topic" if role == "style" else "style"
+    assert getattr(first.rounds[-1], role).text == "Evidence: Another.\nInference: It is so."
+    assert getattr(second.rounds[-1], role).text == f"Evidence: Similar {role}s."
+    assert {getattr(t.rounds[-1], other) for t in (first, second)} == {getattr(trace.rounds[-1], other)}
+    assert all(t.rounds[:-1] == trace.rounds[:-1] and len(t.drafts) == 1 and t.query == QUERY and t.contribution is None for t in (first, second))
+    assert all(t.drafts[0].reward.total == pytest.approx(sum(w * t.drafts[0].reward.terms[n] for n, w in t.drafts[0].reward.weights.items())) for t in (first, second))
+
+
+def test_varied_texts_of_the_generator_differ_in_their_seed_alone(bench):
+    trace = bench.run(QUERY)
+    bench.llm.requests.clear()
+    varied = bench.vary(trace, "generator", 3, RunOptions(temperature=0.5))
+    assert len({r.prompt for r in bench.llm.requests}) == 1 and {r.sampling.temperature for r in bench.llm.requests} == {0.5}
+    assert [t.query.seed for t in varied] == [r.seed for r in bench.llm.requests] == [3, 4, 5]
+    assert [t.rounds for t in varied] == [trace.rounds] * 3 and len({t.output for t in varied}) == 3
+
+
+def test_varying_stops_and_refuses_what_cannot_be_varied(bench):
+    trace, stopped = bench.run(QUERY), threading.Event()
+    stopped.set()
+    assert bench.vary(trace, "style", 3, cancel=stopped) == bench.vary(trace, "generator", 3, cancel=stopped) == ()
+    bench.llm.answer = lambda request: ""
+    assert bench.vary(trace, "topic", 3) == ()  # nothing was said, so there is nothing to fuse
+    for role, k in (("base", 2), ("style", 0), ("topic", 99)):
+        with pytest.raises(ValueError, match="varied|from 1 to"):
+            bench.vary(trace, role, k)
 
 
 def test_a_topic_nobody_reviewed_and_nobody_known_still_runs(bench):

@@ -1,8 +1,12 @@
-"""annotate.stats against independent oracles: evalica, brute force, numbers worked out by hand, and simulation with a known truth."""
+"""annotate.stats against independent oracles: evalica, brute force, numbers worked out by hand, and simulation with a known truth.
+
+Every simulation has fixed seeds. PAT_CAMPAIGNS=200 simulates that many campaigns wherever the coverage of intervals is counted.
+"""
 
 import dataclasses
 import itertools
 import math
+import os
 import subprocess
 import sys
 import time
@@ -63,22 +67,33 @@ def simulate(
 ) -> list[Vote]:
     """Votes of Davidson's model written out plainly; skills have mean 1, tastes vary by prompt and by annotator."""
     rng = np.random.default_rng(seed)
-    k = len(theta)
+    k, n = len(theta), n_prompts * per_prompt
     skill = np.exp(rng.normal(0, sd_skill, n_annotators))
     skill /= skill.mean()
     pull = rng.normal(0, sd_left, n_annotators)
     taste = rng.normal(0, 1, (n_annotators, k)) * sd_taste
-    votes = []
-    for p in range(n_prompts):
-        worth = np.array(theta) + rng.normal(0, 1, k) * sd_prompt
-        for q in range(per_prompt):
-            i, j = rng.choice(k, 2, replace=False)
-            r = rng.integers(n_annotators)
-            eta = skill[r] * (worth[i] + taste[r, i] - worth[j] - taste[r, j]) + left + pull[r]
-            odds = np.exp([eta / 2, -eta / 2, tie])
-            outcome = ("left", "right", "tie")[rng.choice(3, p=odds / odds.sum())]
-            votes.append(vote(outcome, f"s{i}", f"s{j}", f"p{p}", f"r{r}", pair=f"{p}/{q}"))
-    return votes
+    worth = np.array(theta) + rng.normal(0, 1, (n_prompts, k)) * sd_prompt
+    vote_, prompt = np.arange(n), np.repeat(np.arange(n_prompts), per_prompt)
+    i, r = rng.integers(k, size=n), rng.integers(n_annotators, size=n)
+    j = (i + rng.integers(1, k, size=n)) % k
+    value = worth[prompt] + taste[r]
+    eta = skill[r] * (value[vote_, i] - value[vote_, j]) + left + pull[r]
+    return [
+        vote(outcome, f"s{a}", f"s{b}", f"p{p}", f"r{who}", pair=f"{p}/{q % per_prompt}")
+        for q, (outcome, a, b, p, who) in enumerate(zip(outcomes(rng, eta, tie), i, j, prompt, r, strict=True))
+    ]
+
+
+def outcomes(rng: np.random.Generator, eta: np.ndarray, tie: float) -> list[str]:
+    """Draws of left : right : tie at odds exp(eta / 2) : exp(-eta / 2) : exp(tie)."""
+    odds = np.exp([eta / 2, -eta / 2, np.full_like(eta, tie)])
+    chance = (odds / odds.sum(axis=0)).cumsum(axis=0)
+    return [("left", "right", "tie")[drawn] for drawn in (rng.random(len(eta)) > chance[:2]).sum(axis=0)]
+
+
+def campaigns(n: int) -> range:
+    """The seeds of ``n`` simulated campaigns, or of as many as PAT_CAMPAIGNS says."""
+    return range(int(os.environ.get("PAT_CAMPAIGNS", n)))
 
 
 def inside(estimate: Estimate, truth: float) -> bool:
@@ -140,6 +155,17 @@ def test_the_gradient_is_that_of_the_loss():
     at = np.random.default_rng(2).normal(0, 0.4, len(d.precision))
     numeric = approx_fprime(at, lambda p: _loss(p, d, weight, share)[0], 1e-6)
     assert np.abs(numeric - _loss(at, d, weight, share)[1]).max() < 1e-6
+
+
+def test_a_step_too_far_meets_finite_skills():
+    d = design(simulate(1, n_prompts=20), None, True, Priors())
+    weight, share = np.bincount(d.cell, d.weight), np.bincount(d.judge, d.weight) / d.weight.sum()
+    without_first = np.where(np.arange(len(share)) == 0, 0, share) / share[1:].sum()
+    at = np.zeros(len(d.precision))
+    at[d.n_core] = 2000.0  # log skill of the first annotator
+    for part in (share, without_first):
+        loss, gradient = _loss(at, d, weight, part)
+        assert math.isfinite(loss) and np.isfinite(gradient).all()
 
 
 def log_posterior(counts: dict, theta, kappa, left, priors=PRIORS) -> np.ndarray:
@@ -236,22 +262,6 @@ def test_many_annotators_with_few_votes_do_not_stretch_the_gaps():
 # ratings
 
 
-def _ratings_cover(n, n_resamples, resample, **scenario) -> list[bool]:
-    """Of ``n`` simulated campaigns, which rating and preference intervals hold what a campaign of 40,000 votes says."""
-    big = davidson(simulate(99, **(scenario | {"n_prompts": 8000, "n_annotators": 200}))).strengths
-    hits = []
-    for seed in range(n):
-        result = ratings(simulate(seed, **scenario), resample=resample, n_resamples=n_resamples, seed=seed)
-        hits += [r.low <= 1000 + ELO * big[r.system] <= r.high for r in result.ratings]
-        hits += [inside(p.p, expit(big[p.a] - big[p.b])) for p in result.preferences]
-    return hits
-
-
-def test_rating_intervals_cover_the_truth_when_tastes_differ_by_prompt():
-    assert_covers(_ratings_cover(40, 30, "prompts", sd_prompt=0.8))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resample", "scenario"),
     [
@@ -260,8 +270,15 @@ def test_rating_intervals_cover_the_truth_when_tastes_differ_by_prompt():
         ("both", {"n_prompts": 80, "sd_prompt": 0.5, "sd_taste": 0.5, "n_annotators": 15}),
     ],
 )
-def test_rating_intervals_cover_the_truth_at_length(resample, scenario):
-    assert_covers(_ratings_cover(200, 60, resample, **scenario))
+def test_rating_intervals_cover_the_truth(resample, scenario):
+    """The truth is what a campaign of 40,000 votes says."""
+    big = davidson(simulate(99, **(scenario | {"n_prompts": 8000, "n_annotators": 200}))).strengths
+    hits = []
+    for seed in campaigns(40):
+        result = ratings(simulate(seed, **scenario), resample=resample, n_resamples=30, seed=seed)
+        hits += [r.low <= 1000 + ELO * big[r.system] <= r.high for r in result.ratings]
+        hits += [inside(p.p, expit(big[p.a] - big[p.b])) for p in result.preferences]
+    assert_covers(hits)
 
 
 def test_clustered_votes_widen_the_interval():
@@ -273,7 +290,7 @@ def test_clustered_votes_widen_the_interval():
 
 def test_tastes_of_annotators_widen_the_interval_of_both():
     votes = simulate(7, n_prompts=80, n_annotators=12, sd_taste=1.0)
-    prompts, both = (ratings(votes, resample=r).ratings[0] for r in ("prompts", "both"))
+    prompts, both = (ratings(votes, resample=r, n_resamples=80).ratings[0] for r in ("prompts", "both"))
     assert both.high - both.low > 1.2 * (prompts.high - prompts.low)
 
 
@@ -321,27 +338,28 @@ def test_systems_that_never_met_are_not_compared():
 
 
 def test_position_bias_is_found_and_its_interval_covers():
-    results = [position_bias(simulate(s, n_prompts=50, left=0.3, sd_left=0, sd_skill=0), n_resamples=40) for s in range(60)]
+    results = [position_bias(simulate(s, n_prompts=50, left=0.3, sd_left=0, sd_skill=0), n_resamples=30) for s in campaigns(50)]
     assert_covers([inside(r.at_parity, expit(0.3)) for r in results])
     assert np.mean([r.p_model < 0.05 for r in results]) > 0.4
 
 
 def test_without_a_side_effect_it_is_rarely_claimed():
-    results = [position_bias(simulate(s, n_prompts=40, left=0, sd_left=0, sd_skill=0, sd_prompt=0.5), n_resamples=40) for s in range(100)]
+    scenario = {"n_prompts": 40, "left": 0, "sd_left": 0, "sd_skill": 0, "sd_prompt": 0.5}
+    results = [position_bias(simulate(s, **scenario), n_resamples=30) for s in campaigns(80)]
     assert np.mean([r.p_model < 0.05 for r in results]) <= 0.11
 
 
 def test_position_bias_takes_unbalanced_sides_out_of_the_share():
-    rng = np.random.default_rng(0)  # the better system is on the left three times in four, nobody minds the side
-    votes = []
-    for i in range(800):
-        a_left = rng.random() < 0.75
-        a_wins = rng.random() < 0.75
-        votes.append(vote("left" if a_left == a_wins else "right", *(("a", "b") if a_left else ("b", "a")), prompt=str(i)))
+    # the better system is on the left three times in four and wins three times in four wherever it is: nobody minds the side
+    sides = [(a_left, a_wins) for a_left in (1, 1, 1, 0) for a_wins in (1, 1, 1, 0)] * 50
+    votes = [
+        vote("left" if a_left == a_wins else "right", *(("a", "b") if a_left else ("b", "a")), prompt=str(i))
+        for i, (a_left, a_wins) in enumerate(sides)
+    ]
     result = position_bias(votes)
-    assert result.share.low > 0.55 and result.p_binomial < 1e-6
-    assert inside(result.at_parity, 0.5) and result.p_model > 0.05
-    assert win_rates(votes)[0].side_balanced == pytest.approx(0.75, abs=0.04)
+    assert result.share.value == 0.625 and result.share.low > 0.55 and result.p_binomial < 1e-6
+    assert result.at_parity.value == pytest.approx(0.5, abs=0.01) and result.p_model > 0.9
+    assert win_rates(votes)[0].side_balanced == pytest.approx(0.75)
 
 
 def test_a_side_that_never_changed_is_not_called_bias():
@@ -350,28 +368,26 @@ def test_a_side_that_never_changed_is_not_called_bias():
 
 def _lengthy(seed, effect) -> list[Vote]:
     rng = np.random.default_rng(seed)
-    votes = []
-    for p in range(240):
-        i, j = rng.choice(3, 2, replace=False)
-        words = rng.integers(50, 150, 2) + 30 * np.array([i, j])  # the weaker systems write more
-        eta = -0.3 * (i - j) + effect * (words[0] - words[1]) / words.sum()
-        odds = np.exp([eta / 2, -eta / 2, -0.4])
-        outcome = ("left", "right", "tie")[rng.choice(3, p=odds / odds.sum())]
-        votes.append(vote(outcome, f"s{i}", f"s{j}", f"p{p // 4}", f"r{p % 5}", words_left=int(words[0]), words_right=int(words[1])))
-    return votes
+    i = rng.integers(3, size=240)
+    j = (i + rng.integers(1, 3, size=240)) % 3
+    words = rng.integers(50, 150, (2, 240)) + 30 * np.array([i, j])  # the weaker systems write more
+    eta = -0.3 * (i - j) + effect * (words[0] - words[1]) / words.sum(axis=0)
+    return [
+        vote(outcome, f"s{a}", f"s{b}", f"p{p // 4}", f"r{p % 5}", words_left=int(x), words_right=int(y))
+        for p, (outcome, a, b, x, y) in enumerate(zip(outcomes(rng, eta, -0.4), i, j, *words, strict=True))
+    ]
 
 
 def test_length_adjustment_recovers_the_preference_between_equal_lengths():
-    hits, raw_hits = [], []
-    for seed in range(40):
-        result = length_adjusted(_lengthy(seed, 3.0), n_resamples=30)
-        p = {(q.a, q.b): q.p for q in result.adjusted.preferences}
-        raw = {(q.a, q.b): q.p for q in result.raw.preferences}
-        hits.append(inside(p["s0", "s2"], expit(0.6)))
-        raw_hits.append(inside(raw["s0", "s2"], expit(0.6)))
-    assert_covers(hits, high=1.0)
-    assert np.mean(raw_hits) < 0.8
-    assert result.longer_share.low > 0.5 and result.effect.low > 0
+    results = [length_adjusted(_lengthy(seed, 3.0), n_resamples=25) for seed in campaigns(40)]
+
+    def hits(rated):
+        return [inside(q.p, expit(0.6)) for r in results for q in rated(r).preferences if (q.a, q.b) == ("s0", "s2")]
+
+    assert_covers(hits(lambda r: r.adjusted), high=0.99)
+    assert np.mean(hits(lambda r: r.raw)) < 0.5
+    assert np.mean([r.longer_share.value for r in results]) > 0.55
+    assert np.mean([r.effect.low > 0 for r in results]) > 0.6
 
 
 def test_votes_without_word_counts_are_counted_and_left_out():
@@ -397,7 +413,7 @@ def test_win_rates_count_by_hand():
 def test_win_rate_intervals_of_clustered_votes_cover():
     truth = float(np.mean(expit(0.5 + np.random.default_rng(1).normal(size=200_000))))
     decisive, half_ties = [], []
-    for seed in range(200):
+    for seed in campaigns(200):
         rng = np.random.default_rng(seed)
         wins = rng.random((50, 4)) < expit(0.5 + rng.normal(size=(50, 1)))
         tie = rng.random((50, 4)) < 0.25
@@ -414,7 +430,7 @@ def test_an_interval_of_independent_votes_is_wilsons():
     ours = share_estimate(y, np.ones(20), np.arange(20))
     z, p, n = norm.ppf(0.975), 0.65, 20
     roots = np.roots([1 + z * z / n, -(2 * p + z * z / n), p * p])  # (p - q)^2 = z^2 q (1 - q) / n
-    assert sorted(roots) == pytest.approx([ours.low, ours.high], abs=0.01)
+    assert sorted(roots) == pytest.approx([ours.low, ours.high], abs=1e-9)
 
 
 def test_pair_preference_is_the_exact_posterior():
@@ -469,7 +485,8 @@ def test_clear_votes_and_several_judges_move_a_pair_further():
     slight, clear = p(vote(annotator="r1", strength=1)), p(vote(annotator="r1", strength=2))
     both = p(vote(annotator="r1", strength=1), vote("right", "b", "a", annotator="r2", strength=1))
     same_person = p(vote(annotator="r1"), vote("right", "b", "a", annotator="r1", pair="q", is_swap_of="p"))
-    assert 0.6 < slight.p.value < 0.65 < clear.p.value
+    # with a uniform prior one vote makes 2/3 of 1/2 and two votes 3/4; a win says a little more where ties are common
+    assert 0 < slight.p.value - 2 / 3 < 0.05 and 0 < clear.p.value - 3 / 4 < 0.05
     assert slight.p.value < both.p.value and both.n_effective == 2
     assert (same_person.n_effective, same_person.n_judges) == (1, 1)
     assert same_person.p.value < both.p.value
@@ -547,18 +564,32 @@ def test_two_systems_flip_at_the_counted_number():
     assert votes_to_flip(votes[:6] + votes[10:16]) is None  # tied
 
 
+def _leads(wins: np.ndarray, leader: int) -> np.ndarray:
+    """Whether ``leader`` has the highest penalized Bradley-Terry strength, for each of ``wins`` (b, k, k), by plain gradient ascent."""
+    theta, met = np.zeros(wins.shape[:2]), wins + wins.transpose(0, 2, 1)
+    step = 1 / (met.sum(axis=2).max() / 2 + 0.25)
+    for _ in range(2000):
+        gap = theta[:, :, None] - theta[:, None, :]
+        theta += step * ((wins - met * expit(gap)).sum(axis=2) - theta / 4)
+    return (theta[:, leader, None] >= theta - 1e-6).all(axis=1)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_three_systems_flip_near_the_exhaustive_minimum(seed):
     votes = simulate(seed, n_prompts=7, per_prompt=2, theta=(0.7, 0.0, -0.7), tie=-9)
     flip = votes_to_flip(votes)
+    wins = np.zeros((len(votes), 3, 3))
+    for i, v in enumerate(votes):
+        won, lost = (v.left, v.right) if v.outcome == "left" else (v.right, v.left)
+        wins[i, int(won[1]), int(lost[1])] = 1
+    leader = int(flip.leader[1])
+    assert _leads(wins.sum(axis=0, keepdims=True), leader).all() and not flip.exact
 
-    def leader(left_out=()):
-        kept = [v for i, v in enumerate(votes) if i not in left_out]
-        strengths = davidson(kept, annotators=False, priors=Priors(left=1e-6)).strengths
-        return max(strengths, key=strengths.get)
+    def can_flip(n):
+        left_out = np.array(list(itertools.combinations(range(len(votes)), n)))
+        return not _leads(wins.sum(axis=0) - wins[left_out].sum(axis=1), leader).all()
 
-    assert leader() == flip.leader and not flip.exact
-    exact = next(n for n in range(1, 6) if any(leader(out) != flip.leader for out in itertools.combinations(range(len(votes)), n)))
+    exact = next(n for n in range(1, len(votes)) if can_flip(n))
     assert exact <= flip.n_drop <= exact + 1
 
 
@@ -634,12 +665,12 @@ def test_agreement_intervals_cover_with_several_pairs_per_prompt():
     big = agreement(_judged(99, **(scenario | {"n_prompts": 6000})), n_resamples=2)
     names = ("raw", "alpha_nominal", "alpha_ordinal", "alpha_interval")
     hits = {name: [] for name in names}
-    for seed in range(100):
+    for seed in campaigns(100):
         result = agreement(_judged(seed, **scenario), n_resamples=200, seed=seed)
         for name in names:
             hits[name].append(inside(getattr(result, name), getattr(big, name).value))
     for name in names:
-        assert_covers(hits[name], high=0.99)
+        assert_covers(hits[name])
 
 
 def test_agreement_reads_dimensions_and_leaves_out_repeats_and_abstentions():
@@ -733,12 +764,12 @@ def test_auc_and_accuracy_are_scikit_learns():
 def test_reward_intervals_cover():
     big = reward_agreement(*_rewarded(99, 20_000), n_resamples=2)
     accuracy, auc = [], []
-    for seed in range(120):
+    for seed in campaigns(120):
         result = reward_agreement(*_rewarded(seed, 30), n_resamples=120, seed=seed)
         accuracy.append(inside(result.accuracy, big.accuracy.value))
         auc.append(inside(result.auc, big.auc.value))
-    assert_covers(accuracy, high=0.99)
-    assert_covers(auc, high=0.99)
+    assert_covers(accuracy)
+    assert_covers(auc)
 
 
 def test_a_perfect_reward_on_few_votes_is_not_taken_as_certain():
@@ -764,11 +795,11 @@ def test_missing_rewards_and_dimensions():
 def test_annotator_table_flags_the_clicker_and_not_the_honest():
     rng = np.random.default_rng(0)
     honest = [vote(("left", "right")[rng.integers(2)], prompt=str(i), annotator="honest") for i in range(300)]
-    clicker = [vote("left" if i % 12 else "right", prompt=str(i), annotator="clicker") for i in range(60)]
+    clicker = [vote("left" if i % 15 else "right", prompt=str(i), annotator="clicker") for i in range(60)]
     table = {r.annotator: r for r in annotator_table([*honest, *clicker], {"clicker": ["ok", "fail", "unknown", "fail"], "absent": ["ok"]})}
     assert not table["honest"].left_flag and not table["honest"].run_flag
     assert table["honest"].longest_run >= 8  # which is no reason to flag: in 300 fair votes such a run is likely
-    assert table["clicker"].left_flag and table["clicker"].run_flag and table["clicker"].longest_run == 11
+    assert table["clicker"].left_flag and table["clicker"].run_flag and table["clicker"].longest_run == 14
     assert (table["clicker"].gold_ok, table["clicker"].gold_fail, table["clicker"].gold_unknown) == (1, 2, 1)
     assert (table["absent"].n, table["absent"].gold_ok, table["absent"].left_share) == (0, 1, None)
     with pytest.raises(ValueError, match="use one of ok, fail, unknown"):

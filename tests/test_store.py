@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -41,8 +43,10 @@ from annotate.types import (
     timestamp,
     winner,
 )
+from pat_core.types import ADAPTER_ROLES
 
 ROOT = Path(__file__).resolve().parents[1]
+HISTORIES = int(os.environ.get("PAT_HISTORIES", 25))
 
 
 @pytest.fixture
@@ -409,6 +413,18 @@ def test_queries(store):
     assert ask(after_seq=system.seq, limit=1) == (factor,)
 
 
+def test_a_pair_of_every_agent_is_kept_and_found(store):
+    made, ada = campaign(len(ADAPTER_ROLES)), person(store)
+    first, *others = made.candidates
+    pairs = [pair_of(first, other, "one-factor", agent=agent) for other, agent in zip(others, ADAPTER_ROLES, strict=True)]
+    store.add_pairs(pairs, made.candidates, [made.item])
+    for pair in pairs:
+        assert store.all(Pair, agent=pair.agent) == (pair,)
+        kept = vote(store, pair, ada)
+        assert store.judgments(JudgmentQuery(agent=pair.agent)) == (kept,)
+    require_rebuilt(store)
+
+
 def test_excluded_votes_do_not_count_until_switched_on_again(store):
     made = fill(store)
     ada, bob = person(store), person(store, "Bob")
@@ -475,6 +491,30 @@ def test_the_writer_is_set_up_as_promised(path):
     with open_store(path, factory=Seen):
         assert {name: seen[0].execute(f"PRAGMA {name}").fetchone()[0] for name in WRITER_PRAGMAS} == WRITER_PRAGMAS
         assert (WRITER_PRAGMAS["synchronous"], WRITER_PRAGMAS["journal_mode"]) == (2, "wal")
+
+
+def test_no_vote_reads_a_whole_table(path):
+    statements = []
+
+    class Traced(sqlite3.Connection):
+        def __init__(self, *arguments, **details):
+            super().__init__(*arguments, **details)
+            self.set_trace_callback(statements.append)
+
+    with open_store(path, factory=Traced) as store:
+        made, ada = fill(store), person(store)
+        store.exclude(Exclusion("test", "owner", annotator_id=person(store, "Bob").annotator_id))
+        statements.clear()
+        shown = offer(store, made.pairs[0], ada, capacity=2)
+        kept = store.record_judgment(answer(shown))
+        store.revise(answer(shown, "tie", revision_of=kept.judgment_id))
+        asked = [sql for sql in statements if sql.split()[0].upper() in ("SELECT", "INSERT", "UPDATE")]
+        connection = sqlite3.connect(path)
+        plans = {sql: [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")] for sql in asked}
+        connection.close()
+    assert any("exclusions" in sql for sql in plans) and any("INSERT INTO" in sql.upper() and "judgments" in sql for sql in plans)
+    tables = [step.split()[1] for plan in plans.values() for step in plan if step.startswith("SCAN ")]
+    assert {name for name in tables if not name.startswith("(subquery")} <= {"meta", "sqlite_master", "CONSTANT"}
 
 
 def test_a_pragma_that_does_not_hold_is_refused(tmp_path):
@@ -569,7 +609,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.pairs = fill(self.store, n).pairs
         self.people: dict[str, Annotator] = {}
         self.answers: dict[tuple[str, str], list[Judgment]] = {}
-        self.excluded: set[str] = set()
+        self.excluded: set[str] = set()  # ids of people, pairs and single answers
 
     def teardown(self):
         if hasattr(self, "store"):
@@ -601,11 +641,14 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.store.record_judgment(given_) == chain[-1]
 
     @precondition(lambda self: self.people)
-    @rule(i=st.integers(0), active=st.booleans())
-    def exclude(self, i, active):
-        who = self.someone(i).annotator_id
-        self.store.exclude(Exclusion("test", "owner", annotator_id=who, active=active))
-        (self.excluded.add if active else self.excluded.discard)(who)
+    @rule(i=st.integers(0), what=st.sampled_from(["annotator_id", "pair_id", "judgment_id"]), active=st.booleans())
+    def exclude(self, i, what, active):
+        given_ = [judgment.judgment_id for chain in self.answers.values() for judgment in chain]
+        ids = {"annotator_id": list(self.people), "pair_id": [p.pair_id for p in self.pairs], "judgment_id": given_}[what]
+        if ids:
+            target = ids[i % len(ids)]
+            self.store.exclude(Exclusion("test", "owner", active=active, **{what: target}))
+            (self.excluded.add if active else self.excluded.discard)(target)
 
     @precondition(lambda self: self.people)
     @rule(i=st.integers(0))
@@ -626,10 +669,16 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def current_answers_are_the_last_of_each_chain(self):
         if hasattr(self, "store"):
-            last = [chain[-1] for (_, who), chain in self.answers.items() if chain and who not in self.excluded]
+            last = [
+                chain[-1]
+                for key, chain in self.answers.items()
+                if chain and not self.excluded & {*key, *(judgment.judgment_id for judgment in chain)}
+            ]
             assert list(self.store.judgments()) == sorted(last, key=lambda j: j.seq)
+            n_judged = Counter(judgment.pair_id for judgment in last)
+            assert {load.pair_id: load.n_judged for load in self.store.loads()} == {p.pair_id: n_judged[p.pair_id] for p in self.pairs}
 
 
 def test_any_history_is_kept_and_rebuilt(tmp_path):
     StoreMachine.folder = tmp_path
-    run_state_machine_as_test(StoreMachine, settings=settings(max_examples=12, stateful_step_count=14, deadline=None))
+    run_state_machine_as_test(StoreMachine, settings=settings(max_examples=HISTORIES, stateful_step_count=14, deadline=None))

@@ -120,6 +120,7 @@ def test_pairs_check_themselves():
         ("one-factor", {}, "names its agent"),
         ("system", {"agent": "style"}, "names its agent"),
         ("one-factor", {"agent": "editor"}, "use one of style, topic, generator"),
+        ("one-factor", {"agent": "base"}, "use one of style, topic, generator"),
         ("duel", {}, "use one of one-factor"),
         ("gold", {}, "does not fit a gold pair"),
         ("gold", {"expected": "0" * 64}, "does not fit"),
@@ -266,6 +267,7 @@ BROKEN_RULES = [
     (copy_pair(pair_id=f"'{'0' * 64}'", lo_sha="hi_sha"), "(kind = 'identical') = (lo_sha = hi_sha)"),
     (copy_pair(pair_id=f"'{'0' * 64}'", kind="'gold'"), "CASE kind WHEN 'gold'"),
     (copy_pair(pair_id=f"'{'0' * 64}'", agent="'style'"), "(kind = 'one-factor') = (agent IS NOT NULL)"),
+    (copy_pair(pair_id=f"'{'0' * 64}'", kind="'one-factor'", agent="'base'"), "agent IN ('style', 'topic', 'generator')"),
     (copy_pair(pair_id=f"'{'0' * 64}'", kind="'swap'"), "(kind = 'swap') = (repeat_of IS NOT NULL)"),
 ]
 

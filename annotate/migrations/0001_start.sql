@@ -248,16 +248,6 @@ BEGIN SELECT RAISE(ABORT, 'the record of an erasure stays'); END;
 CREATE VIEW current_judgments AS
 SELECT * FROM judgments WHERE NOT EXISTS (SELECT 1 FROM judgments AS later WHERE later.revision_of = judgments.judgment_id);
 
-CREATE VIEW excluded_votes AS  -- an excluded judgment takes its revisions with it
-SELECT judgments.pair_id, judgments.annotator_id, exclusion_id
-FROM exclusions JOIN judgments USING (judgment_id) WHERE active
-UNION
-SELECT judgments.pair_id, judgments.annotator_id, exclusion_id
-FROM exclusions JOIN judgments ON judgments.annotator_id = exclusions.annotator_id WHERE active
-UNION
-SELECT judgments.pair_id, judgments.annotator_id, exclusion_id
-FROM exclusions JOIN judgments ON judgments.pair_id = exclusions.pair_id WHERE active;
-
 CREATE VIEW choices AS  -- a current judgment in terms of the texts instead of the sides
 SELECT
     current_judgments.judgment_id, current_judgments.annotator_id, pairs.*,

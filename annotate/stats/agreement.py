@@ -240,7 +240,7 @@ def _auc_estimate(gap: np.ndarray, weight: np.ndarray, prompt: np.ndarray, accur
     def auc(w: np.ndarray) -> float:
         first = np.bincount(place[: len(gap)], w, len(values))
         second = np.bincount(place[len(gap) :], w, len(values))
-        return float(first @ (second.cumsum() - second / 2)) / w.sum() ** 2
+        return float(first @ (second.cumsum() - second / 2) / w.sum() ** 2)
 
     value, n_prompts = auc(weight), int(prompt.max()) + 1
     if n_prompts == 1 or value in (0.0, 1.0):

@@ -111,7 +111,18 @@ def design(votes: Sequence[Vote], x: np.ndarray | None, with_annotators: bool, p
         sds += [priors.skill] * len(annotators) + [priors.annotator_left] * len(annotators)
     weight = np.array([v.weight for v in votes], dtype=float)
     return Design(
-        systems, annotators, left, right, annotator, outcome, cells[:, 4:], cell.ravel(), weight, prompt, judge, with_annotators,
+        systems,
+        annotators,
+        left,
+        right,
+        annotator,
+        outcome,
+        cells[:, 4:],
+        cell.ravel(),
+        weight,
+        prompt,
+        judge,
+        with_annotators,
         1 / np.square(sds),
     )
 
@@ -120,7 +131,8 @@ def _skills(params: np.ndarray, d: Design, share: np.ndarray) -> np.ndarray:
     """s_r (r,), scaled so that the mean over votes is 1; ``share`` (r,) is each annotator's part of the votes."""
     if not d.with_annotators:
         return np.ones(len(d.annotators))
-    skill = np.exp(params[d.n_core : d.n_core + len(d.annotators)])
+    log_skill = params[d.n_core : d.n_core + len(d.annotators)]
+    skill = np.exp(np.minimum(log_skill - log_skill[share > 0].max(), 100.0))  # whoever a resample left out has no bound from the votes
     return skill / (share @ skill)
 
 

@@ -178,9 +178,7 @@ def _flip_two(systems: tuple[str, ...], y: np.ndarray, weight: np.ndarray) -> Fl
     heaviest = np.sort(weight[y == 1 - leads])[::-1]
     n_drop = _shortest(heaviest, abs(margin))
     n_switch = _shortest(2 * heaviest, abs(margin))
-    return Flip(
-        systems[leads], systems[1 - leads], n_drop, n_switch, len(y), None if n_drop is None else n_drop / len(y), exact=True
-    )
+    return Flip(systems[leads], systems[1 - leads], n_drop, n_switch, len(y), None if n_drop is None else n_drop / len(y), exact=True)
 
 
 def _shortest(gains: np.ndarray, margin: float) -> int | None:

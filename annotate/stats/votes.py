@@ -128,8 +128,9 @@ def t_quantile(n_clusters: int) -> float:
 def effective_size(y: np.ndarray, weight: np.ndarray, cluster: np.ndarray, most: float | None = None) -> float:
     """How many independent unweighted votes carry as much about the mean of ``y`` (in [0, 1]) as these clustered, weighted ones.
 
-    The binomial over the cluster-robust variance, at most ``most`` (Kish's n unless given), with the Korn-Graubard factor for few
-    clusters. Where the mean is 0 or 1 clustering cannot be seen, and each cluster counts once. 0 without votes.
+    Kish's n over the design effect (cluster-robust variance over that of as many independent votes, both unbiased, so that independent
+    votes count in full), at most ``most`` (Kish's n unless given), with the Korn-Graubard factor for few clusters. Where the mean is 0 or 1
+    clustering cannot be seen, and each cluster counts once. 0 without votes.
     """
     total = weight.sum()
     if total <= 0:
@@ -140,7 +141,8 @@ def effective_size(y: np.ndarray, weight: np.ndarray, cluster: np.ndarray, most:
     if n_clusters == 1 or not 0 < mean < 1:
         return min(kish, float(n_clusters))
     robust = (np.bincount(cluster, weight * (y - mean)) ** 2).sum() / total**2 * n_clusters / (n_clusters - 1)
-    size = min(most or kish, mean * (1 - mean) / robust) if robust > 0 else kish
+    surplus = robust * (kish - 1)
+    size = min(most or kish, kish * mean * (1 - mean) / surplus) if surplus > 0 else kish
     few = t_quantile(max(n_clusters, round(kish))) / t_quantile(n_clusters)
     return float(size * few**2)
 

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -95,6 +95,13 @@ class Painter:
         return self._found[1]
 
 
+class AfterRun(NamedTuple):
+    """A part of the page below the texts: ``update`` gives the changes of ``outputs`` for what the session shows now."""
+
+    outputs: list
+    update: Callable[[Shown | None], dict]
+
+
 @dataclass(frozen=True)
 class Screen:
     """The components a run writes to."""
@@ -107,6 +114,7 @@ class Screen:
     saved: gr.Textbox
     shown: gr.State
     column: FormColumn
+    below: AfterRun
 
     @property
     def outputs(self) -> list:
@@ -123,14 +131,20 @@ class Screen:
         ]
 
 
-def build_compose(demo: gr.Blocks, opening: Opening, runs: Runs, examples: dict[str, tuple[str, str, Form]]) -> None:
-    """Lay the view out inside the current page of ``demo`` and connect it."""
+def build_compose(
+    demo: gr.Blocks,
+    opening: Opening,
+    runs: Runs,
+    examples: dict[str, tuple[str, str, Form]],
+    after_run: Callable[[gr.State], AfterRun] = lambda shown: AfterRun([], lambda _: {}),
+) -> None:
+    """Lay the view out inside the current page of ``demo`` and connect it; ``after_run`` lays out what follows the texts of a run."""
     header = gr.HTML(header_html(opening), elem_id="pat-header")
     with gr.Row(elem_id="pat-desk"):
         with gr.Column(scale=5, min_width=320, elem_id="pat-form"):
             column = build_form(examples)
         with gr.Column(scale=9, min_width=320, elem_id="pat-run"):
-            screen = _build_run(column)
+            screen = _build_run(column, after_run)
     connect_form(demo, opening, column, examples)
     _connect_opening(demo, opening, header, column)
     _connect_run(opening, runs, screen)
@@ -144,9 +158,11 @@ def header_html(opening: Opening) -> str:
     )
 
 
-def _build_run(column: FormColumn) -> Screen:
+def _build_run(column: FormColumn, after_run: Callable[[gr.State], AfterRun]) -> Screen:
     panels = {"progress": gr.HTML(cards.empty(), elem_id="pat-progress", js_on_load=GO_TO_SECTION)}
     panels |= {name: gr.HTML("", elem_id=f"pat-{name}", js_on_load=REMEMBER_FOLDS) for name in ("neighbors", "rounds", "results")}
+    shown = gr.State(None)
+    below = after_run(shown)
     with gr.Column(visible=False, elem_id="pat-after") as after:
         gr.HTML('<h3 class="pat-title">Change what an agent said</h3><p class="pat-hint">Edit either summary and fuse the two again.</p>')
         with gr.Row():
@@ -158,7 +174,7 @@ def _build_run(column: FormColumn) -> Screen:
             again = gr.Button("Fuse again", size="md")
             save = gr.Button("Download the trace (JSON)", size="md")
         saved = gr.Textbox(label="Trace", elem_classes="pat-hidden")
-    return Screen(panels, after, summaries, again, save, saved, gr.State(None), column)
+    return Screen(panels, after, summaries, again, save, saved, shown, column, below)
 
 
 def _connect_opening(demo: gr.Blocks, opening: Opening, header: gr.HTML, column: FormColumn) -> None:
@@ -264,6 +280,8 @@ def _connect_run(opening: Opening, runs: Runs, screen: Screen) -> None:
     fusing = screen.again.click(on_again, {*screen.summaries.values(), screen.shown}, screen.outputs, **model)
     for run in (writing, fusing):  # also where the queue was full and the handler never ran
         run.failure(lambda: _idle(screen, opening), None, asked, **QUIET)
+        if screen.below.outputs:
+            run.then(screen.below.update, screen.shown, screen.below.outputs, **QUIET)
     column.stop.click(on_stop, screen.shown, screen.outputs, cancels=[writing, fusing], **QUIET)
     screen.save.click(on_save, screen.shown, screen.saved, **QUIET).success(None, screen.saved, None, js=SAVE_FILE, **QUIET)
 

@@ -62,6 +62,7 @@ class Opening:
             self.status = Status(
                 "ready", f"{name}: {n_reviews:,} reviews by {n_users:,} people on {n_topics:,} topics"
             )
+            log.info("ready: %s", self.status.sentence)
         except (ValueError, OSError, LLMError) as error:  # these say what to do
             log.error("the models could not be opened: %s", error)
             self.status = Status("failed", str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from pat_core.types import Snapshot
 
@@ -63,6 +64,12 @@ class Runs:
             cancel.set()
         if failure:
             raise failure[0]
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """The model for other work than a visitor's run, while the block lasts; visitors wait meanwhile, so keep it short."""
+        with self._model:
+            yield
 
     def stop_all(self) -> None:
         """Cancel every run; their iterators end by themselves."""

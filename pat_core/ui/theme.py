@@ -1,4 +1,4 @@
-"""How the app looks: one palette for light and one for dark, as Gradio theme variables and as the CSS variables of ``assets/app.css``.
+"""How the app looks: one palette for light and one for dark, as Gradio theme variables and as the CSS variables of the stylesheets in ``assets``.
 
 Paper and ink with one accent. The two agents differ in label and mark first, in color second. Fonts ship inside Gradio: no page fetches
 one.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
-STYLESHEET = Path(__file__).resolve().parents[2] / "assets" / "app.css"
+STYLESHEETS = Path(__file__).resolve().parents[2] / "assets"
 
 LIGHT = {
     "paper": "#f7f5f0",
@@ -52,10 +52,11 @@ PAIRS = [(text, ground) for ground in ("paper", "surface", "raised") for text in
 
 
 def css() -> str:
-    """The palettes as CSS variables, then the stylesheet."""
+    """The palettes as CSS variables, then every stylesheet in ``assets``, in the order of their names."""
     light = "".join(f"--pat-{name}:{color};" for name, color in LIGHT.items())
     dark = "".join(f"--pat-{name}:{color};" for name, color in DARK.items())
-    return f":root{{{light}}}\n.dark{{{dark}}}\n{STYLESHEET.read_text(encoding='utf-8')}"
+    sheets = "\n".join(path.read_text(encoding="utf-8") for path in sorted(STYLESHEETS.glob("*.css")))
+    return f":root{{{light}}}\n.dark{{{dark}}}\n{sheets}"
 
 
 def theme() -> gr.themes.Base:

@@ -1,0 +1,104 @@
+"""The Owner page: how the annotation goes, and what only its owner may do. Opened with the owner token, which every handler asks for again.
+
+Before the token is right no figure reaches the browser: the page is laid out empty. The token stays in its field and is gone with the page.
+Leaves out what each part does (``owner_people``, ``owner_pairs``, ``owner_data``) and how figures become HTML (``owner_cards``).
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+import pandas as pd
+
+from annotate.campaign import Campaign
+from annotate.figures import Report
+from annotate.jobs import Jobs
+from annotate.report import of
+from annotate.ui import owner_cards as cards
+from annotate.ui.owner_data import build_data
+from annotate.ui.owner_desk import Done, OwnerDesk
+from annotate.ui.owner_pairs import build_pairs
+from annotate.ui.owner_people import build_ledger, build_people
+from annotate.ui.owner_settings import build_settings
+from pat_core.ui.compose import REMEMBER_FOLDS
+from pat_core.ui.opening import Opening
+from pat_core.ui.runs import Runs
+
+DAYS_SHOWN = 60
+
+
+def build_owner(demo: gr.Blocks, campaign: Campaign, opening: Opening, runs: Runs, jobs: Jobs | None = None) -> Jobs:
+    """Lay the page out inside the current page of ``demo`` and connect it; returns its background jobs, to be stopped at the end."""
+    jobs = jobs or Jobs(runs.turn)
+    gr.HTML(
+        '<header class="pat-head"><h1>Owner</h1><p>How the annotation goes, and what only its owner may do.</p></header>',
+        elem_id="pat-owner-head",
+    )
+    with gr.Column(elem_id="pat-gate") as gate:
+        token = gr.Textbox(
+            label="Owner token",
+            info="The app prints it when it starts, unless PAT_OWNER_TOKEN sets it. It is kept on this page only.",
+            type="password",
+            max_length=200,
+            html_attributes=gr.InputHTMLAttributes(autocomplete="current-password"),
+        )
+        enter = gr.Button("Open", variant="primary")
+        refused = gr.HTML("", elem_id="pat-gate-said")
+    desk = OwnerDesk(campaign, opening, jobs, token, gr.Timer(1.0, active=False))
+    with gr.Column(visible=False, elem_id="pat-owner") as page:
+        with gr.Row(elem_classes="pat-now"):
+            desk.shows(gr.HTML("", elem_id="pat-owner-now"), lambda r: now(campaign, r))
+            again = gr.Button("Refresh", size="md", min_width=100)
+        said = gr.HTML("", elem_id="pat-owner-said")
+        with gr.Tabs(overflow_behavior="wrap"):
+            with gr.Tab("Overview"):
+                desk.shows(gr.HTML(""), cards.overview)
+                desk.shows(gr.HTML(""), cards.queue)
+                gr.HTML('<h3 class="pat-title">Answers a day</h3><p class="pat-hint">By day in UTC, the newest sixty days.</p>')
+                plot = gr.BarPlot(x="day", y="answers", y_lim=[0, None], height=220, show_label=False, buttons=[], elem_id="pat-days")
+                desk.shows(plot, days)
+            with gr.Tab("People"):
+                build_people(desk)
+            with gr.Tab("Systems"):
+                desk.shows(gr.HTML("", js_on_load=REMEMBER_FOLDS), cards.systems)
+            with gr.Tab("Agreement and bias"):
+                desk.shows(gr.HTML("", js_on_load=REMEMBER_FOLDS), cards.agreement)
+            with gr.Tab("Rewards"):
+                desk.shows(gr.HTML("", js_on_load=REMEMBER_FOLDS), cards.rewards)
+            with gr.Tab("Pairs"):
+                build_pairs(desk)
+            with gr.Tab("Settings"):
+                build_settings(desk)
+            with gr.Tab("Ledger"):
+                build_ledger(desk)
+            with gr.Tab("Data"):
+                build_data(desk)
+
+    def on_open() -> Done:
+        return Done(updates={gate: gr.Column(visible=False), page: gr.Column(visible=True)})
+
+    def on_refresh() -> Done:
+        return Done()
+
+    for event in (enter.click, token.submit):
+        desk.on(event, on_open, [], refused, [gate, page])
+    desk.on(again.click, on_refresh, [], said)
+    desk.connect()
+    return jobs
+
+
+def now(campaign: Campaign, r: Report) -> str:
+    """Which campaign this is, how much is left, and whether anything can be saved."""
+    settings = campaign.settings
+    access = "anybody may join" if settings.access == "open" else "an invite code is needed"
+    alert = f'<div class="pat-notice pat-alert" role="alert">{escape(campaign.read_only)}</div>' if campaign.read_only else ""
+    return (
+        f'<h2 class="pat-campaign">{escape(settings.title)}</h2><p class="pat-facts"><span>{of(campaign.n_open(), "pair")} still to be '
+        f"judged</span><span>{access}</span><span>guide {escape(settings.guideline_version)}</span>"
+        f"<span>as of {cards.when(r.at)} UTC</span></p>{alert}"
+    )
+
+
+def days(r: Report) -> pd.DataFrame:
+    return pd.DataFrame(list(r.days[-DAYS_SHOWN:]), columns=["day", "answers"])
