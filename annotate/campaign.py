@@ -22,7 +22,7 @@ from annotate import archive
 from annotate.database import StoreError
 from annotate.fields import MAX_NAME, check_choice, check_text, check_uuid
 from annotate.intake import AlreadyJudged
-from annotate.schedule import Offer, Plan, Pool, capacity, chances, next_offer, split_pairs
+from annotate.schedule import Offer, Plan, Pool, capacity, chances, next_offer
 from annotate.store import ErasureReport, Store, open_store, utc_now
 from annotate.types import (
     Added,
@@ -145,12 +145,11 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How far every pair is, as of a moment ago; ``split`` pairs have opposite votes, ``open_ids`` want another judge."""
+    """How far every pair is, as of a moment ago; ``open_ids`` want another judge."""
 
     read_at: float
     pool: Pool
     loads: Mapping[str, Load]
-    split: frozenset[str]
     open_ids: frozenset[str]
 
 
@@ -292,9 +291,7 @@ class Campaign:
         with self._turns[hash(me) % len(self._turns)]:  # two tabs of one person get the same pair
             for fresh in (False, True, True, True):
                 plan, judged, assigned, queue = self.settings.plan, self._judged(me), self._assigned(me), self._current_queue(fresh)
-                offer = next_offer(
-                    me, pairs=queue.pool, loads=queue.loads, split=queue.split, assigned=assigned, judged=judged, plan=plan
-                )
+                offer = next_offer(me, pool=queue.pool, loads=queue.loads, assigned=assigned, judged=judged, plan=plan)
                 if offer is None and fresh:
                     break
                 if offer is not None and (assignment := self._lease(store, me, offer, queue, plan)) is not None:
@@ -309,7 +306,7 @@ class Campaign:
         if offer.new:
             store.add_pairs([offer.pair])
         load = queue.loads.get(offer.pair.pair_id)
-        room = None if offer.resumed else capacity(offer.pair, load, queue.split, plan, self._secret)
+        room = None if offer.resumed else capacity(offer.pair, load, plan, self._secret)
         assignment = Assignment(offer.pair.pair_id, annotator_id, offer.shown_left_id, offer.order_key, offer.propensity)
         try:
             return store.lease(assignment, plan.lease_seconds, room)
@@ -513,8 +510,7 @@ class Campaign:
         if queue is None or fresh or now - queue.read_at > QUEUE_SECONDS:
             plan, pool = self.settings.plan, self._current_pool()
             loads = {load.pair_id: load for load in self.store.loads()}
-            split = split_pairs(self.store.judgments(), pool.pairs)
-            queue = self._queue = Queue(now, pool, loads, split, frozenset(chances(pool, loads, split, (), plan)))
+            queue = self._queue = Queue(now, pool, loads, frozenset(chances(pool, loads, (), plan)))
         return queue
 
     def _current_pool(self) -> Pool:

@@ -96,8 +96,8 @@ def _front_matter(contents: Contents, files: Sequence[DataFile]) -> str:
 def _title(contents: Contents) -> str:
     times = [j.created_at for j in contents.judgments]
     when = f"given from {min(times)} to {max(times)}" if times else "none yet, so the files hold no judgments"
-    counts = f"{len(contents.items):,} items, {len(contents.candidates):,} texts, {len(contents.pairs):,} pairs"
-    return f"\n# Pairwise judgments of personalized texts\n\n{counts}; {len(contents.judgments):,} answers with all revisions, {when}."
+    counts = f"Items: {len(contents.items):,}, texts: {len(contents.candidates):,}, pairs: {len(contents.pairs):,}"
+    return f"\n# Pairwise judgments of personalized texts\n\n{counts}, answers with all revisions: {len(contents.judgments):,}, {when}."
 
 
 def _asked(contents: Contents) -> str:
@@ -119,7 +119,7 @@ def _who(contents: Contents) -> str:
     most = max(answered.values(), default=0)
     share = f" The busiest gave {most / sum(answered.values()):.0%} of the answers that stand." if most else ""
     return (
-        f"{len(judges):,} judges ({_counts(a.kind for a in judges)}); perspectives: {_counts(a.perspective for a in judges)}; languages: "
+        f"Judges: {len(judges):,} ({_counts(a.kind for a in judges)}); perspectives: {_counts(a.perspective for a in judges)}; languages: "
         f"{_counts(a.lang for a in judges)}; versions of the privacy notice agreed to: {_counts(a.consent for a in judges)}.{share} Ids "
         "are random; invite codes and sign-ins are never in these files, nicknames only where the owner asked for them."
     )
@@ -129,14 +129,19 @@ def _agreement(contents: Contents) -> str:
     pairs = {p.pair_id: p for p in contents.pairs}
     candidates = {c.candidate_id: c for c in contents.candidates}
     people = {a.annotator_id for a in contents.annotators if a.kind == "human"}
-    counted = [j for j in contents.judgments if j.judgment_id in contents.counted and j.annotator_id in people]
+    counted = [j for j in contents.judgments if j.judgment_id in contents.counted and j.annotator_id in people and not j.unblinded]
     votes = votes_of([j for j in counted if pairs[j.pair_id].kind in OPINIONS], pairs, candidates)
     first = [v for v in votes if not v.is_swap_of]
     if not first:
-        return "No answer of a person counts yet, so nothing can be said."
+        return "No answer of a person who saw nothing but the two texts counts yet, so nothing can be said."
     n = outcome_counts(first)
-    said = f"{n.n:,} answers of people stand and count: {n.left} left, {n.right} right, {n.tie} both good, {n.both_bad} both bad, "
-    lines = [f"{said}{n.cannot_judge} cannot judge. Intervals are 95%.", "", "| measure | value | of |", "|---|---|---|"]
+    said = f"{n.n:,} answers of people who saw nothing but the two texts count: {n.left} left, {n.right} right, {n.tie} both good, "
+    lines = [
+        f"{said}{n.both_bad} both bad, {n.cannot_judge} cannot judge. Intervals are 95%.",
+        "",
+        "| measure | value | of |",
+        "|---|---|---|",
+    ]
     for a in agreements(first, n_resamples=N_RESAMPLES):
         of = f"{a.n_pairs} pairs, {a.n_annotators} people"
         lines.append(f"| agreement, {a.dimension}: same answer of two people | {_share(a.raw)} | {of} |")
@@ -180,9 +185,9 @@ def _training(uses: Uses) -> str:
     text = (
         f"Method {uses.method}. P(chosen) and its 95% interval are the posterior of a hierarchical model that allows for the side and the "
         f"skill of who voted; nobody counts for more than {t['cap']:g} votes. A pair is in `dpo_AGENT` where P >= {t['p']:g} and at least "
-        f"{t['n_clear']:g} clear or {t['n_slight']:g} slight answers prefer the chosen text; every other pair with a decisive answer is in "
-        f"`soft_AGENT`, with p as its soft label. `weight` = |2p - 1| * min(1, n_effective / {t['n_full']:g}). TRL's DPOTrainer drops this "
-        "column: use it, or p, in a loss of your own, but not both. `kto_AGENT` holds both texts of a pair, desirable where tie (both "
+        f"{t['n_clear']:g} people clearly or {t['n_slight']:g} slightly prefer the chosen text; every other pair with a decisive answer is "
+        f"in `soft_AGENT`, with p as its soft label. `weight` = |2p - 1| * min(1, n_effective / {t['n_full']:g}). TRL's DPOTrainer drops "
+        "this column: use it, or p, in a loss of your own, but not both. `kto_AGENT` holds both texts of a pair, desirable where tie (both "
         "good) is its leading answer, undesirable where both bad is. Answers with cannot_judge are in none."
     )
     if uses.include_unblinded:

@@ -35,6 +35,7 @@ from annotate.types import DIMENSIONS, Annotator, Candidate, Export, Judgment, P
 from annotate.votes import votes_by_candidate
 from pat_core.config import load_config
 from pat_core.llm.prompting import SPEAKERS, TURN_TOKENS
+from pat_core.preferences import CAP
 from pat_core.types import ADAPTER_ROLES
 
 METHOD = "1"  # of weights and thresholds; a change of either is a new number
@@ -70,7 +71,7 @@ _KTO_SIDECAR = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What goes into the training files. A pair is a preference where P >= ``p`` and ``n_clear`` clear or ``n_slight`` slight answers
+    """What goes into the training files. A pair is a preference where P >= ``p`` and ``n_clear`` people clearly or ``n_slight`` slightly
     agree; from ``n_full`` effective judges on it has its whole weight; ``cap`` is the most votes that one person may count for."""
 
     include_unblinded: bool = False
@@ -79,7 +80,7 @@ class Options:
     n_clear: int = 1
     n_slight: int = 2
     n_full: float = 2.0
-    cap: float = 400.0
+    cap: float = CAP
 
     def __post_init__(self) -> None:
         if not 0.5 < self.p < 1:
@@ -123,7 +124,6 @@ def export(store: Store, out: Path, options: Options = OPTIONS) -> Export:
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         export_id = _write(contents, draft, options)
-        draft.chmod(0o755)
         if out.exists():
             out.rmdir()
         os.replace(draft, out)
@@ -392,7 +392,8 @@ def _preference(
         chosen, rejected, p, low, high = rejected, chosen, 1 - p, 1 - high, 1 - low
     p = _rounded(p)
     wins = [v for v in votes if _won(v) == chosen]
-    n_clear = sum(v.strength == 2 for v in wins)
+    clear = {v.annotator for v in wins if v.strength == 2}
+    slight = {v.annotator for v in wins} - clear  # people: a swapped repeat is no second opinion
     n_effective = _rounded(pref.n_effective)
     weight = _rounded((2 * p - 1) * min(1.0, n_effective / options.n_full))
     sidecar = {
@@ -408,8 +409,8 @@ def _preference(
         "n_rejected": sum(_won(v) == rejected for v in votes),
         "n_tie": pref.n_tie,
         "n_both_bad": pref.n_both_bad,
-        "n_clear": n_clear,
-        "n_slight": len(wins) - n_clear,
+        "n_clear": len(clear),
+        "n_slight": len(slight),
         "strength_mean": _rounded(pref.strength if chosen == pref.a else -pref.strength),
         "dims": {name: _dimension(name, chosen, votes) for name in DIMENSIONS},
         "side_balance": _rounded(sum(v.left == chosen for v in votes) / len(votes)),
@@ -418,7 +419,7 @@ def _preference(
         "rewards_rejected": _rewards(candidates[rejected]),
     }
     values = {"prompt": lesson.prompt, "chosen": lesson.answers[chosen], "rejected": lesson.answers[rejected], "weight": weight}
-    if p >= options.p and (n_clear >= options.n_clear or len(wins) - n_clear >= options.n_slight):
+    if p >= options.p and (len(clear) >= options.n_clear or len(slight) >= options.n_slight):
         return "dpo", Line(values, sidecar)
     return "soft", Line(values | {"p": p}, sidecar)
 

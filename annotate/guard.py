@@ -28,7 +28,7 @@ def _any(*patterns: str) -> re.Pattern[str]:
 
 _AI = r"(?:a\.?i\.?|artificial intelligence)"
 _MODEL = rf"(?:(?:{_AI}[- ])?(?:large )?language model|{_AI}[- ](?:assistant|chatbot|model|system|program)|chatbot)"
-_WHO = r"\b(?:as|being|i'?m|i am|you'?re|you are) (?:just |only |actually )?an? "
+_WHO = r"\b(?:as|being|i'?m|i am|you'?re|you are) (?:just |only |actually )?an? (?:[a-z-]+,? ){0,2}?"
 _I_AM = r"i(?:'m| am| was) "
 _GLADLY = r"\A\W*(?:sure|certainly|of course|absolutely)\b[\s,.!:-]*"
 _CANNOT = r"i ?(?:cannot|can ?not|can'?t|am (?:not able|unable) to|'m (?:not able|unable) to|won'?t|will not) "
@@ -37,7 +37,8 @@ _SIGNS = {
         r"<\s*\|[^<>\n]{0,40}\|\s*>", r"</?s>", r"\[/?INST\]", r"<(?:start|end)_of_turn>", "\ufffd", r"^(?:user|assistant)[ \t]*(?::|$)"
     ),
     "speaks as an assistant": _any(
-        rf"{_WHO}{_MODEL}\b",
+        rf"{_WHO}{_MODEL}\b(?! (?:users?|fan|developer|engineer|researcher|expert|company|designer))",
+        rf"\b(?:assistant|{_AI}|model),? (?:named|called) \S+ (?:trained|made|created|developed) by\b",
         rf"{_WHO}{_AI}(?=\s*(?:[,.;!?]|$| (?:i|and|so|that|trained)\b))",
         rf"\b{_I_AM}(?:an? \w+ \w+ )?(?:trained|developed|created|built|made) by (?:openai|anthropic|google|meta|hugging|alibaba)\b",
         rf"\b{_I_AM}(?:claude|llama|gemini|mistral|bard|copilot)\b(?=[,.!]| and i can| from)",
@@ -104,15 +105,14 @@ def whole_sentences(text: str) -> str:
     return kept if n_words(kept) >= KEPT_SHARE * n_words(text) else ""
 
 
-def guard(candidate: Candidate, names: Iterable[str] = KNOWN_NAMES) -> Candidate | str:
+def guard(candidate: Candidate, names: Iterable[str] = KNOWN_NAMES, *, about: str = "") -> Candidate | str:
     """The candidate as it may be shown, or the reason why it must not be; the engine in its trace adds to ``names``.
 
     Where it was mended the trace says so under "guard": "masked", "cut". A text that is to train the generator is never mended but dropped:
-    what people saw has to be what it wrote. A name that stands in the text's own prompt belongs to its topic and stays.
+    what people saw has to be what it wrote. A name that stands in ``about``, the topic that was asked for, belongs to it and stays.
     """
     trace = candidate.trace
-    asked = "\n".join(text for _, text in trace.get("messages", ())[-1:])
-    secret = [n for n in (*names, *names_of(trace.get("engine", ""))) if not _pattern((n,)).search(asked)]
+    secret = [n for n in (*names, *names_of(trace.get("engine", ""))) if not _pattern((n,)).search(about)]
     finish = trace.get("finish", "")
     reason = leak(candidate.text, secret, finish)
     if not reason:

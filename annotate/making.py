@@ -19,15 +19,16 @@ from functools import partial
 from itertools import combinations
 from typing import Any, Literal, get_args
 
+from annotate.constructed import Spoiler
 from annotate.guard import guard
-from annotate.schedule import CHECK_SYSTEM, Plan, swap_of
+from annotate.schedule import Plan, swap_of
 from annotate.store import Store
+from annotate.traces import alternative_of, candidate_of, item_of
 from annotate.types import Candidate, Item, Pair, PairKind, pair_of
 from pat_core.corpus import Corpus, hold_out
-from pat_core.pipeline import COPY_WORDS, TEXT_SAMPLING, Workbench
-from pat_core.points import content_words
+from pat_core.pipeline import Workbench
 from pat_core.progress import Progress
-from pat_core.types import ADAPTER_ROLES, AGENTS, ALTERNATIVES, Alternative, Completion, Neighbor, Query, Reward, Role, RunOptions, Trace
+from pat_core.types import ADAPTER_ROLES, AGENTS, ALTERNATIVES, Query, Role, RunOptions, Trace
 from pat_core.warm_start import in_training_half
 
 Kind = Literal["one-factor", "systems"]
@@ -35,11 +36,8 @@ HISTORY_SIZES = (0, 1, 2, 4)  # reviews that a person is known by, in turn, as f
 N_CANDIDATES = 5  # summaries or texts of one agent to choose two from
 N_DRAFTS = 2  # drafts of PaT in a system pair; the better one by the reward is its text
 RANDOM_SHARE = 0.25  # of the one-factor pairs are two candidates at random, so that each two could have been shown
-SAMPLES_SHOWN, WORDS_SHOWN = 4, 150
 CHECKS_FROM = 25  # pairs from which on there is at least one check of each kind
-GOLD_WORDS = 12  # a text has to have so many before it is worth spoiling
 MAX_PAIRS = 100_000
-SPOILED = ("truncated", "topic", "words", "copy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,87 +179,6 @@ def held_out_queries(corpus: Corpus, seed: int) -> Iterator[Query]:
             n += 1
 
 
-def reference_of(query: Query, style_neighbors: Sequence[Neighbor]) -> dict[str, Any]:
-    """What a judge sees above the two texts: topic, title, stars, how the person writes or, where nothing is known, who writes alike."""
-    samples = [_shortened(t) for t in query.samples[:SAMPLES_SHOWN]]
-    alike = [] if samples or query.statements else [_shortened(n.review.text) for n in style_neighbors[:SAMPLES_SHOWN]]
-    return {
-        "topic": query.topic,
-        "title": query.title,
-        "rating": query.rating,
-        "statements": list(query.statements),
-        "samples": samples,
-        "neighbors": alike,
-    }
-
-
-def item_of(
-    query: Query,
-    style_neighbors: Sequence[Neighbor],
-    *,
-    source: str = "",
-    lang: str = "en",
-    split: str = "",
-    contributor_id: str | None = None,
-) -> Item:
-    """The item of a query: its prompt and its reference."""
-    prompt = f"Review of {query.topic}" + (f": {query.title}" if query.title else "")
-    return Item(prompt, reference_of(query, style_neighbors), source[:80], lang, split, contributor_id)
-
-
-def candidate_of(item: Item, trace: Trace, temperature: float, *, role: Role | None = None) -> Candidate:
-    """PaT's text in ``trace`` with all that made it; ``role`` names the completion in which a one-factor pair differs."""
-    draft, last = trace.drafts[trace.chosen], trace.rounds[-1]
-    how = _how(trace, draft.completion, draft.reward, trace.copy_rate, temperature)
-    how["sampler"]["n_drafts"] = len(trace.drafts)
-    how |= {
-        "seed": trace.query.seed + trace.chosen,
-        "summaries": {agent: getattr(last, agent).text for agent in AGENTS},
-        "adapters": {c.role: c.adapter for c in (last.style, last.topic, draft.completion) if c.adapter},
-    }
-    if role is not None:
-        how["completion"] = _as_trained(draft.completion if role == "generator" else getattr(last, role))
-    return Candidate(item.item_id, draft.completion.text, "pat", how)
-
-
-def alternative_of(item: Item, trace: Trace, alternative: Alternative, temperature: float) -> Candidate:
-    """Another system's text in ``trace`` with all that made it; a copy has no prompt and no sampler."""
-    how = _how(trace, alternative.completion, alternative.reward, alternative.copy_rate, temperature)
-    if alternative.completion is None:
-        how["finish"] = "length" if len(alternative.text.split()) >= COPY_WORDS else "stop"
-    return Candidate(item.item_id, alternative.text, alternative.name, how)
-
-
-def _how(trace: Trace, written: Completion | None, reward: Reward, copy_rate: float, temperature: float) -> dict[str, Any]:
-    """What every text keeps: engine, seed, rewards, and where a model wrote it the prompt, the sampler, the adapter and how it ended."""
-    how: dict[str, Any] = {
-        "engine": trace.engine,
-        "seed": trace.query.seed,
-        "rewards": {"total": round(reward.total, 6), "terms": {name: round(float(value), 6) for name, value in reward.terms.items()}},
-        "copy_rate": round(copy_rate, 6),
-    }
-    if written is not None:
-        how |= {
-            "messages": [list(message) for message in written.prompt.messages],
-            "sampler": asdict(replace(TEXT_SAMPLING, temperature=temperature)),
-            "adapters": {written.role: written.adapter} if written.adapter else {},
-            "finish": written.finish,
-        }
-    return how
-
-
-def _as_trained(completion: Completion) -> dict[str, Any]:
-    """A completion as training needs it: ``prefix`` and ``text`` together are the whole answer, in the form that was passed on."""
-    prefix = completion.prompt.prefix
-    return {
-        "role": completion.role,
-        "messages": [list(message) for message in completion.prompt.messages],
-        "prefix": prefix,
-        "text": completion.text.removeprefix(prefix),
-        "finish": completion.finish,
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
     """A pair to judge with its item and texts, and PaT's own ``good`` text for checks, None where it may not be shown."""
@@ -290,9 +207,8 @@ class _Making:
         self.wanted = {
             kind: _n_checks(wish.n, share) for kind, share in (("gold", plan.gold), ("identical", plan.identical), ("swap", plan.swap))
         }
-        self.spoiling = self.rng.sample(SPOILED, len(SPOILED))
+        self.spoiler = Spoiler(self.rng)
         self.turn: list[str] = []
-        self.elsewhere: list[tuple[Query, str]] = []  # earlier texts, for a topic to which they do not belong
 
     def batches(self) -> Iterator[Batch]:
         queries = held_out_queries(self.bench.corpus, self.seed)
@@ -342,14 +258,14 @@ class _Making:
         for variant in variants:
             if role in AGENTS and getattr(variant.rounds[-1], role).finish == "length":
                 self.dropped[f"{role} summary breaks off"] += 1  # preferring it would teach to break off
-            elif (shown := self._shown(partial(candidate_of, item, variant, options.temperature, role=role), variant.output)) is not None:
+            elif (shown := self._shown(partial(candidate_of, item, variant, role=role), variant.output, item.prompt)) is not None:
                 texts.setdefault(" ".join(shown.text.split()), shown)
         if len(texts) < 2:
             self.dropped["pair: no two different texts"] += 1
             return None
         a, b, propensity = self._two_of(tuple(texts.values()))
         pair = self._pair(a, b, "one-factor", agent=role, propensity=propensity)
-        good = self._shown(partial(candidate_of, item, trace, options.temperature), trace.output, count=False)
+        good = self._shown(partial(candidate_of, item, trace), trace.output, item.prompt, count=False)
         return _Found(query, trace, item, (a, b), pair, good)
 
     def _systems(self, query: Query) -> _Found | None:
@@ -360,8 +276,8 @@ class _Making:
         if trace is None:
             return None
         item, other = self._item(query, trace), trace.alternatives[0]
-        a = self._shown(partial(candidate_of, item, trace, options.temperature), trace.output)
-        b = self._shown(partial(alternative_of, item, trace, other, options.temperature), other.text)
+        a = self._shown(partial(candidate_of, item, trace), trace.output, item.prompt)
+        b = self._shown(partial(alternative_of, item, trace, other), other.text, item.prompt)
         if a is None or b is None or a.text.split() == b.text.split():
             self.dropped["pair: no two different texts"] += 1
             return None
@@ -379,9 +295,9 @@ class _Making:
     def _pair(self, a: Candidate, b: Candidate, kind: PairKind, **details: Any) -> Pair:
         return pair_of(a, b, kind, round=self.wish.round, origin="made", **details)
 
-    def _shown(self, build: Callable[[], Candidate], text: str, *, count: bool = True) -> Candidate | None:
+    def _shown(self, build: Callable[[], Candidate], text: str, about: str, *, count: bool = True) -> Candidate | None:
         """The candidate as the guard lets it pass, None where it does not."""
-        result = guard(build()) if text.strip() else "is empty"
+        result = guard(build(), about=about) if text.strip() else "is empty"
         if count and isinstance(result, str):
             self.dropped[f"text: {result}"] += 1
         elif count:
@@ -408,7 +324,7 @@ class _Making:
     def _batch(self, found: _Found) -> Batch:
         """The pair with the checks that are due by now; a check that this text does not allow waits for the next one."""
         candidates, pairs = {c.candidate_id: c for c in found.two}, [found.pair]
-        if self._is_due("gold") and (spoiled := self._spoiled(found)) is not None:
+        if found.good is not None and self._is_due("gold") and (spoiled := self.spoiler.spoiled(found.good, found.item, found.trace)):
             kind, bad = spoiled
             candidates |= {c.candidate_id: c for c in (found.good, bad)}
             pairs.append(self._pair(found.good, bad, "gold", expected=found.good.candidate_id))
@@ -420,57 +336,13 @@ class _Making:
             pairs.append(swap_of(found.pair))
             self.made["swap"] += 1
         if found.good is not None:
-            self.elsewhere.append((found.query, found.good.text))
+            self.spoiler.remember(found.query, found.good.text)
         return Batch((found.item,), tuple(candidates.values()), tuple(pairs), self._report())
 
     def _is_due(self, kind: str) -> bool:
         """Whether the share of this check among the pairs so far is behind, so that a stop leaves the shares right."""
         there = sum(n for name, n in self.made.items() if name.split()[0] == kind)
         return there < int(self.wanted[kind] * self.n_done / self.wish.n + 0.5)
-
-    def _spoiled(self, found: _Found) -> tuple[str, Candidate] | None:
-        """A text that has to lose against ``found.good``, and what is wrong with it, the ways in turn; None where none fits.
-
-        The good text has to be long enough and speak of its topic: only then is the answer no matter of taste.
-        """
-        good, query = found.good, found.query
-        if good is None or len(good.text.split()) < GOLD_WORDS or not content_words(good.text) & _about(query):
-            return None
-        for kind in tuple(self.spoiling):
-            text = {"truncated": self._truncated, "topic": self._off_topic, "words": self._shuffled, "copy": self._copied}[kind](found)
-            if text and text.split() != good.text.split():
-                self.spoiling.remove(kind)
-                self.spoiling.append(kind)
-                made_of = {"spoiled": kind, "from": good.candidate_id}
-                return kind, Candidate(found.item.item_id, text, f"{CHECK_SYSTEM}-{kind}", made_of)
-        return None
-
-    def _truncated(self, found: _Found) -> str:
-        """The good text up to the middle of a word."""
-        words = found.good.text.split()
-        at = next((i for i in range(len(words) // 3, len(words) - 1) if len(words[i]) >= 5 and words[i].isalpha()), 0)
-        return " ".join([*words[:at], words[at][: len(words[at]) // 2]]) if at else ""
-
-    def _off_topic(self, found: _Found) -> str:
-        """An earlier text on a topic of another category that says no word of this one's name and title."""
-        about = _about(found.query)
-        for query, text in reversed(self.elsewhere):
-            apart = query.topic_id != found.query.topic_id and (query.category != found.query.category or not query.category)
-            if apart and not content_words(text) & about and len(text.split()) >= GOLD_WORDS:
-                return text
-        return ""
-
-    def _shuffled(self, found: _Found) -> str:
-        """The words of the good text in disorder."""
-        words = found.good.text.split()
-        return " ".join(self.rng.sample(words, len(words)))
-
-    def _copied(self, found: _Found) -> str:
-        """A whole text from the reference, word for word, about something else."""
-        shown = {*found.item.reference["samples"], *found.item.reference["neighbors"]}
-        texts = (*found.query.history, *(n.review for n in found.trace.style_neighbors))
-        other = [r.text for r in texts if r.text in shown and r.topic_id != found.query.topic_id and len(r.text.split()) >= GOLD_WORDS]
-        return other[0] if other else ""
 
 
 def difference(a: str, b: str) -> float:
@@ -484,16 +356,6 @@ def _n_checks(n: int, share: float) -> int:
 
 def _with_propensity(candidate: Candidate, propensity: float) -> Candidate:
     return replace(candidate, trace={**candidate.trace, "propensity": propensity})
-
-
-def _about(query: Query) -> frozenset[str]:
-    return content_words(f"{query.topic} {query.title}")
-
-
-def _shortened(text: str) -> str:
-    """A text as the judge sees it: whole, or its first words with an ellipsis."""
-    words = text.split()
-    return text if len(words) <= WORDS_SHOWN else " ".join(words[:WORDS_SHOWN]) + " …"
 
 
 def _has_company(corpus: Corpus, topic_id: str) -> bool:

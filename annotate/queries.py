@@ -72,11 +72,16 @@ def checks(db: Database, annotator_id: str | None) -> tuple[Check, ...]:
 def loads(db: Database, now: str) -> tuple[Load, ...]:
     """How far each pair is at ``now``, by pair id."""
     sql = f"""
-        SELECT pairs.pair_id, coalesce(judged.n, 0) AS n_judged, coalesce(leased.n, 0) AS n_leased FROM pairs
-        LEFT JOIN (SELECT pair_id, count(*) AS n FROM current_judgments AS j WHERE {_COUNTED} GROUP BY pair_id) AS judged USING (pair_id)
+        SELECT pairs.pair_id, coalesce(judged.n, 0) AS n_judged, coalesce(leased.n, 0) AS n_leased, coalesce(judged.split, 0) AS split
+        FROM pairs
+        LEFT JOIN (
+            SELECT pair_id, count(*) AS n, sum(outcome IN ('A', 'B')) > 0
+                AND sum(iif((outcome = 'A') = (shown_left_id = lo_id), 1, -1) * (outcome IN ('A', 'B'))) = 0 AS split
+            FROM current_judgments AS j JOIN pairs USING (pair_id) WHERE {_COUNTED} GROUP BY pair_id
+        ) AS judged USING (pair_id)
         LEFT JOIN (SELECT pair_id, count(*) AS n FROM assignments WHERE {_RUNNING} GROUP BY pair_id) AS leased USING (pair_id)
         ORDER BY pairs.pair_id"""
-    return tuple(Load(**row) for row in db.query(sql, {"now": now}))
+    return tuple(Load(**row | {"split": bool(row["split"])}) for row in db.query(sql, {"now": now}))
 
 
 def n_others(db: Database, pair_id: str, annotator_id: str, now: str) -> int:

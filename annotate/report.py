@@ -24,28 +24,11 @@ from annotate.stats.power import PowerMeter
 from annotate.stats.ratings import Rating, Ratings
 from annotate.stats.votes import Estimate
 from annotate.store import open_store
+from annotate.words import listed, of, system_name
 
 __all__ = ["Report", "report", "sentences"]
 
-SYSTEMS = {
-    "pat": "PaT",
-    "none": "No personalization",
-    "lamp": "LaMP style",
-    "pgraphrag": "PGraphRAG style",
-    "copy": "Copy of the neighbors",
-}
-KINDS = {
-    "system": "Two systems",
-    "one-factor": "One agent differs",
-    "gold": "Constructed check",
-    "identical": "Identical texts",
-    "swap": "Swapped repeat",
-}
 TARGET = 0.6  # the win rate that the sentences on missing votes speak of
-
-
-def system_name(system: str) -> str:
-    return SYSTEMS.get(system, system)
 
 
 def percent(e: Estimate) -> str:
@@ -55,11 +38,6 @@ def percent(e: Estimate) -> str:
 
 def points(rating: Rating) -> str:
     return f"{rating.rating:,.0f} [{rating.low:,.0f}, {rating.high:,.0f}]"
-
-
-def of(n: int, one: str, many: str = "") -> str:
-    """``n`` and its noun: "1 vote", "1,234 votes"."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def sentences(r: Report) -> dict[str, str]:
@@ -168,7 +146,7 @@ def systems_sentence(r: Report) -> str:
         return "There is no vote between two systems yet, so there are no ratings."
     first, *rest = r.ratings.ratings
     rivals = [system_name(x.system) for x in rest if x.group == first.group and not _told_apart(r.ratings, first.system, x.system)]
-    told = f"cannot be told apart from {_listed(rivals)}" if rivals else "is ahead of every other beyond chance"
+    told = f"cannot be told apart from {listed(rivals)}" if rivals else "is ahead of every other beyond chance"
     apart = f" The systems fall into {r.ratings.n_groups} groups that never met." if r.ratings.n_groups > 1 else ""
     return (
         f"{system_name(first.system)} comes first with {points(first)} Elo points and {told} ({first.tier}; "
@@ -179,10 +157,6 @@ def systems_sentence(r: Report) -> str:
 def _told_apart(ratings: Ratings, a: str, b: str) -> bool:
     p = next(p.p for p in ratings.preferences if {p.a, p.b} == {a, b})
     return not p.low <= 0.5 <= p.high
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def flip_sentence(r: Report) -> str:

@@ -18,6 +18,7 @@ import io
 import json
 import math
 import re
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,6 +49,7 @@ from annotate.types import (
 )
 from annotate.writer import Transaction
 from pat_core.config import load_config
+from pat_core.llm.prompting import SPEAKERS
 from pat_core.readers import Refusal, Row, decode
 from pat_core.types import ADAPTER_ROLES
 
@@ -72,7 +74,6 @@ MAX_DECODED = 512 * 2**20  # bytes of a Parquet file once unpacked; neither its 
 MAX_MEMORY = 8 * 2**30  # address space of the command line tool
 MAX_LISTED = 20  # statements, samples, neighbors of one row
 PARQUET_BATCH = 100
-SPEAKERS = ("system", "user", "assistant")
 ALIASES: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "instruction", "query"),
     "text_a": ("text_a", "a", "response_a", "completion_a", "answer_a", "output_a", "text_1", "response_1", "chosen"),
@@ -195,7 +196,11 @@ def _nouns(name: str, noun: type, data: bytes) -> Iterator[Any]:
                 raise ValueError(f"{name}, line {n}: {error}") from error
 
 
-def _noun(noun: type, row: dict[str, Any]) -> Any:
+def _noun(noun: type, row: object) -> Any:
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    if missing := [name for name in columns_of(noun, ("nickname",)) if name not in row]:
+        raise ValueError(f"{', '.join(missing)} is missing")
     known = {f.name for f in fields(noun)}
     values = {key: value for key, value in row.items() if key in known}
     if noun is Annotator:
@@ -255,9 +260,13 @@ def _take_pairs(tx: Transaction, pairs: Iterable[Pair], refused: list[Refusal]) 
 
 
 def _take_answers(tx: Transaction, contents: Contents, here: set[str], gone: set[str], refused: list[Refusal]) -> int:
-    for a in contents.assignments:
+    swaps = {pair.pair_id for pair in contents.pairs if pair.kind == "swap"}
+    for a in sorted(contents.assignments, key=lambda a: a.pair_id not in swaps):  # a repeat can have been answered before its original
         if a.pair_id in here and a.annotator_id not in gone:
-            put_new(tx, a, pair_id=a.pair_id, annotator_id=a.annotator_id)
+            try:
+                put_new(tx, a, pair_id=a.pair_id, annotator_id=a.annotator_id)
+            except sqlite3.IntegrityError as error:
+                refused.append(Refusal(f"pair {a.pair_id} as shown to {a.annotator_id}", str(error)))
     before = tx.seq
     for judgment in contents.judgments:
         if judgment.pair_id in here and judgment.annotator_id not in gone:
@@ -306,20 +315,25 @@ class Made(NamedTuple):
 
 def import_pairs(store: Store, source: Path) -> Imported:
     """Add the pairs in a file, a folder of such files, or a folder that ``datasets`` saved; ValueError where none of it can be read."""
-    return _keep(store, source.name, read_sheet(source))
+    return _keep(store, _label(source.name), read_sheet(source))
 
 
 def import_text(store: Store, name: str, text: str) -> Imported:
     """Add the pairs in a text that somebody pasted or dropped, called ``name``; ValueError where it is no JSON Lines, JSON or CSV."""
     if not isinstance(text, str) or not isinstance(name, str):
         raise ValueError("a pasted file must be text; for Parquet use python -m annotate.transfer")
+    label = _label(name)
     if len(text.encode("utf-8", "replace")) > MAX_PASTED:
-        raise ValueError(f"{name:.60} is larger than {MAX_PASTED // 2**20} MB; use python -m annotate.transfer for it, or cut it in pieces")
-    return _keep(store, name, read_text(name, text))
+        raise ValueError(f"{label} is larger than {MAX_PASTED // 2**20} MB; use python -m annotate.transfer for it, or cut it in pieces")
+    return _keep(store, label, read_text(label, text))
 
 
-def _keep(store: Store, name: str, sheet: Sheet) -> Imported:
-    label = "".join(c for c in Path(name).name.encode("utf-8", "replace").decode() if c.isprintable())[:60] or "pairs"
+def _label(name: str) -> str:
+    """A file's name as items and pairs keep it: printable, short, without folders."""
+    return "".join(c for c in re.split(r"[/\\]", name)[-1].encode("utf-8", "replace").decode() if c.isprintable())[:60] or "pairs"
+
+
+def _keep(store: Store, label: str, sheet: Sheet) -> Imported:
     refused, made = [], []
     for row in sheet.rows:
         try:
@@ -402,8 +416,8 @@ def _asked(given: dict[str, Any]) -> tuple[str, list[list[str]], tuple[Any, Any]
             while shared < min(len(a), len(b)) - 1 and a[shared] == b[shared]:
                 shared += 1
             prompt, a, b = [{"role": role, "content": text} for role, text in a[:shared]] or None, a[shared:], b[shared:]
-        if len(a) != 1 or len(b) != 1:
-            raise ValueError("text_a and text_b must be one answer each to the same prompt, not several turns")
+        if [role for role, _ in a + b] != ["assistant", "assistant"]:
+            raise ValueError("text_a and text_b must be one answer each, by the assistant, to the same prompt")
         a, b = a[0][1], b[0][1]
     messages = _turns("prompt", prompt) if isinstance(prompt, list) else []
     if messages:
@@ -516,12 +530,12 @@ def read_text(name: str, text: str) -> Sheet:
     text = text.removeprefix("\ufeff")
     start = text.lstrip()[:1]
     if not start:
-        raise ValueError(f"{name:.60} is empty; give a file with one pair of texts in each row")
+        raise ValueError(f"{name} is empty; give a file with one pair of texts in each row")
     if start == "[":
         try:
             items = _parsed(text)
         except ValueError as error:
-            raise ValueError(f"{name:.60} is not valid JSON ({error}); is it cut off?") from error
+            raise ValueError(f"{name} is not valid JSON ({error}); is it cut off?") from error
         sheet = Sheet("JSON array", [_object(f"item {i}", item) for i, item in enumerate(_limited(items), start=1)])
     elif start == "{":
         lines = ((f"line {n}", line) for n, line in enumerate(text.split("\n"), start=1) if line.strip())
@@ -559,14 +573,14 @@ def _require_columns(name: str, rows: Sequence[Row | Refusal]) -> None:
     if missing and found:
         shown = ", ".join(repr(key[:40]) for key in list(found)[:20])
         accepted = " or ".join(ALIASES[missing[0]])
-        raise ValueError(f"{name:.60} has no column for {' and '.join(missing)}; it has {shown}. Call it {accepted}")
+        raise ValueError(f"{name} has no column for {' and '.join(missing)}; it has {shown}. Call it {accepted}")
 
 
 def _csv(name: str, text: str) -> Iterator[Row | Refusal]:
     first = text.lstrip("\r\n").split("\n", 1)[0]
     delimiter = max(",;\t|", key=first.count)
     if delimiter not in first:
-        raise ValueError(f"{name:.60} is no known format: not JSON, and its first line has no comma, semicolon, tab or bar")
+        raise ValueError(f"{name} is no known format: not JSON, and its first line has no comma, semicolon, tab or bar")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     header: list[str] | None = None
     while True:
@@ -636,17 +650,17 @@ def in_words(done: Taken | Imported) -> str:
     """What an import did, for a person: counts, then the refused rows."""
     a = done.added
     if isinstance(done, Taken):
-        said = f"New: {a.items} items, {a.pairs} pairs, {done.annotators} people, {done.judgments} answers, {done.exclusions} exclusions."
-        said += f" {a.known} pairs were here already." if a.known else ""
-        said += f" {done.erased} people who were erased here stay erased." if done.erased else ""
+        said = (
+            f"New items: {a.items}, pairs: {a.pairs}, people: {done.annotators}, answers: {done.judgments}, exclusions: {done.exclusions}."
+        )
+        said += f" People who were erased here and stay so: {done.erased}." if done.erased else ""
     else:
-        said = f"{done.format}, {done.n_rows} rows: {a.pairs} new pairs on {a.items} new items"
-        said += f", {a.known} here already" if a.known else ""
-        said += f", {a.identical} dropped because both texts are the same" if a.identical else ""
-        said += "."
+        said = f"{done.format}, rows: {done.n_rows}. New pairs: {a.pairs}, on new items: {a.items}."
+        said += f" Dropped, because both texts are the same: {a.identical}." if a.identical else ""
+    said += f" Pairs that were here already: {a.known}." if a.known else ""
     reasons = Counter(refusal.reason for refusal in done.refused)
     if done.refused:
-        said += f" {len(done.refused)} refused:"
+        said += f" Refused: {len(done.refused)}."
         for reason, n in reasons.most_common(20):
             first = next(refusal.where for refusal in done.refused if refusal.reason == reason)
             said += f"\n  {first}{f' and {n - 1} more' if n > 1 else ''}: {reason}"

@@ -455,11 +455,15 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How far one pair is: people whose current answer counts, and people who hold a running lease and have not answered."""
+    """How far one pair is: people whose current answer counts, and people who hold a running lease and have not answered.
+
+    ``split``: its decisive answers are evenly divided between the two texts.
+    """
 
     pair_id: str
     n_judged: int
     n_leased: int
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,15 @@ async function ask(name, payload) {
   }
 }
 
+/** Whether the server hands out this page: then it was started anew and knows the page that is open no longer. */
+async function pageIsServed() {
+  try {
+    return (await fetch(location.pathname, { cache: 'no-store' })).ok;
+  } catch {
+    return false;
+  }
+}
+
 /** The first final reply; until then what is wrong stands above the answers, with a button that tries at once. */
 async function insist(name, payload, sentence) {
   for (let tries = 1; ; tries++) {
@@ -76,11 +85,15 @@ async function insist(name, payload, sentence) {
       lost.replaceChildren();
       return reply;
     }
+    const renewed = !reply && tries > 1 && await pageIsServed();
     await new Promise(resolve => {
       const again = () => { clearTimeout(timer); window.removeEventListener('online', again); resolve(); };
       const timer = setTimeout(again, Math.min(30, 2 ** tries) * 1000);
       window.addEventListener('online', again);
-      if (lost.hidden || tries > 1) lost.replaceChildren(h('p', {}, reply ? sentenceOf(reply.refused) : sentence), button(t('lost.again'), again));
+      const said = renewed ? t('lost.renewed') : reply ? sentenceOf(reply.refused) : sentence;
+      const retry = renewed ? button(t('lost.reload'), () => location.reload()) : button(t('lost.again'), again);
+      if (lost.textContent !== said + retry.textContent) lost.replaceChildren(h('p', {}, said), retry); // an alert is read out each time it changes
+      else lost.lastChild.replaceWith(retry);
       lost.hidden = false;
     });
   }

@@ -61,7 +61,7 @@ class DPOSettings:
     log-probability of a text of 40 tokens by 0.3.
     """
 
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-4
     beta: float = 0.1
     epochs: int = 2
     batch_size: int = 8

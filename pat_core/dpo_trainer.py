@@ -148,18 +148,24 @@ class WeightedDPOTrainer(DPOTrainer):
         for name, value in zip(MEASURES, self.accelerator.gather(found[None]).mean(0).tolist(), strict=True):
             self._metrics["train"][name].append(value)
         self._tokens += int(self._gathered_tokens(inputs))
-        whole = self.n_tokens * self.args.num_train_epochs
-        before = whole * self.state.global_step / max(self.state.max_steps, 1)
-        self._watch("training", min(int(before + self._tokens), int(whole)), int(whole), self.state.log_history)
+        self._tell()
+
+    def _tell(self) -> None:
+        whole = int(self.n_tokens * self.args.num_train_epochs)
+        done = self._tokens + sum(int(row.get("tokens", 0)) for row in self.state.log_history)
+        self._watch("training", min(done, whole), whole, self.state.log_history)
 
     def _gathered_tokens(self, inputs: dict[str, Tensor]) -> float:
         own = inputs["is_text"].sum() + (inputs["predicted_from"][:, 0, 0] + 1).sum()
         return self.accelerator.gather(own[None]).sum().item()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the tokens and seconds of this update to its row."""
-        if "loss" in logs:
+        """Adds the tokens and seconds of this update to its row, and tells of it."""
+        update = "loss" in logs
+        if update:
             now = time.monotonic()
             logs |= {"tokens": self._tokens, "seconds": now - self._since}
             self._tokens, self._since = 0, now
         super().log(logs, start_time)
+        if update:
+            self._tell()

@@ -119,7 +119,7 @@ class Workbench:
 
         For "style" and "topic" that is the summary of the last round, sampled from that round's prompt and fused with the same seed; empty
         and repeated summaries are left out. For "generator" it is the text: the seed of each trace's query is the one it was written with.
-        ``options.temperature`` goes for both. Empty after ``cancel``. Raises LLMError, ValueError for a role or ``k`` that cannot be varied.
+        ``options.temperature`` goes for both. Empty after ``cancel``. Raises LLMError, and ValueError for another role or ``k``.
         """
         if role not in ADAPTER_ROLES:
             raise ValueError(f"the role {role!r} cannot be varied; choose from {', '.join(ADAPTER_ROLES)}")
@@ -247,6 +247,7 @@ class _Run:
             contribution=None,
             engine=self.llm.name,
             timings={"total": round(time.perf_counter() - self.started, 3)},
+            options=self.options,
         )
 
     def _write_and_finish(self, kept: tuple[Alternative, ...] = ()) -> Iterator[Snapshot]:
@@ -361,6 +362,7 @@ class _Run:
             contribution=shapley(rewards, left_out["style-only"], left_out["topic-only"], left_out["neither"]),
             engine=self.llm.name,
             timings={k: round(v, 3) for k, v in self.timings.items()},
+            options=self.options,
         )
 
     def _alternative(self, name: str, done: dict[str, Completion]) -> Alternative:
@@ -391,7 +393,7 @@ def copied_text(query: Query, neighbors: Sequence[Neighbor], n_words: int = COPY
 
 
 def open_workbench(config: Config, data: Path, progress: Progress) -> Workbench:
-    """Reads ``data``, opens retrieval (from the cache where the same data was seen before) and the model, both at once. Slow the first time."""
+    """Reads ``data``, opens retrieval (from the cache where the same data was seen before) and the model, both at once. Slow at first."""
     with ThreadPoolExecutor(1) as beside:
         llm = beside.submit(open_llm, config, progress)
         corpus, _ = read_corpus(data, progress=progress)

@@ -7,23 +7,37 @@ each. Checkpoints are kept, so a run that was killed goes on where it stood. Lea
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pat_core.adapters import Manifest, publish
 from pat_core.config import DEMO_CORPUS, Config, load_config
 from pat_core.corpus import read_corpus
+from pat_core.dpo import chat, send_no_telemetry, whole_checkpoint
+from pat_core.llm import open_llm
+from pat_core.llm.prompting import ChatTokenizer
+from pat_core.llm.types import LLM, LLMError, Request
+from pat_core.lora import CANARIES, AdapterError, canary, check_served
 from pat_core.progress import terminal_progress
+from pat_core.prompts import Messages
 from pat_core.types import ADAPTER_ROLES, Role
 from pat_core.warm_start import Example, examples
-from pat_core.weights import embedded_gguf, reference_folder, sha256
+from pat_core.weights import WeightsError, embedded_gguf, read_facts, reference_folder, serving_gguf, sha256
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 log = logging.getLogger(__name__)
+
+EXAMINED_TOKENS = 32  # of an answer that a new version is examined by
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +54,7 @@ class WarmStart:
 
 
 def train_supervised(base: Path, data: Sequence[Example], out: Path, settings: WarmStart, device: str = "") -> dict[str, float]:
-    """Trains a LoRA on ``data`` into ``out/adapter`` (a PEFT folder); returns loss, tokens and seconds. Resumes from ``out``'s checkpoints."""
+    """Trains a LoRA on ``data`` into the PEFT folder ``out/adapter``, from ``out``'s checkpoints on. Returns losses, steps, seconds."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -49,9 +63,10 @@ def train_supervised(base: Path, data: Sequence[Example], out: Path, settings: W
 
     if not data:
         raise ValueError("there is nothing to train on: no example was made from these files")
+    send_no_telemetry()
     cuda = torch.cuda.is_available() and device != "cpu"
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
-    chats = [{"prompt": _chat(e.messages), "completion": _chat([("assistant", e.completion)])} for e in data]
+    chats = [{"prompt": chat(e.messages), "completion": chat([("assistant", e.completion)])} for e in data]
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
@@ -79,26 +94,84 @@ def train_supervised(base: Path, data: Sequence[Example], out: Path, settings: W
         peft_config=LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
     started = time.time()
-    result = trainer.train(resume_from_checkpoint=_whole_checkpoint(out))
+    result = trainer.train(resume_from_checkpoint=whole_checkpoint(out))
     trainer.model.to(torch.float16).save_pretrained(out / "adapter")
     history = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    return {"first_loss": history[0], "last_loss": history[-1], "n_examples": len(data), "steps": result.global_step, "seconds": round(time.time() - started)}
+    return {
+        "first_loss": history[0],
+        "last_loss": history[-1],
+        "n_examples": len(data),
+        "steps": result.global_step,
+        "seconds": round(time.time() - started),
+    }
 
 
-def _chat(messages: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"role": speaker, "content": text} for speaker, text in messages]
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An adapter as transformers runs it, without a batch or a cache between calls: what the served model is held against."""
+
+    model: PeftModel
+    tokenizer: ChatTokenizer
+
+    @classmethod
+    def load(cls, base: Path, adapter: Path) -> Reference:
+        import torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+        return cls(PeftModel.from_pretrained(model, str(adapter)).eval(), ChatTokenizer.from_folder(base))
+
+    def write(self, messages: Messages) -> str:
+        """The greedy answer, at most ``EXAMINED_TOKENS`` long."""
+        import torch
+        from transformers import GenerationConfig
+
+        ids = torch.tensor([self.tokenizer.prompt(messages).token_ids])
+        ends = sorted(self.tokenizer.end_ids)
+        how = GenerationConfig(max_new_tokens=EXAMINED_TOKENS, do_sample=False, eos_token_id=ends, pad_token_id=ends[0])
+        written = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=how)[0, ids.shape[1] :]
+        return self.tokenizer.decode([int(t) for t in written if int(t) not in self.tokenizer.end_ids])
+
+    def score(self, messages: Messages, text: str) -> float:
+        """Mean log-probability of the tokens of ``text`` as the answer, in nats."""
+        import torch
+
+        prompt, whole = (self.tokenizer.prompt(messages, prefix).token_ids for prefix in ("", text))
+        ids, answer = torch.tensor([whole]), torch.tensor(whole[len(prompt) :])
+        with torch.inference_mode():
+            logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, :-1]
+        return logits.log_softmax(-1).gather(1, answer[:, None]).mean().item()
 
 
-def _whole_checkpoint(out: Path) -> str | None:
-    """The newest checkpoint that was written to its end (trainer_state.json comes last), or None."""
-    for folder in sorted(out.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
+def examiner(config: Config, gguf: Path, role: Role) -> Callable[[Path], dict[str, Any]]:
+    """What ``publish`` has to ask of a new version of ``role``: its canary through transformers; the merged model that is served, made and
+    held against it. Half a minute for the embedded model; where OpenVINO does not serve it, the merged file is made and not run."""
+
+    def examine(folder: Path) -> dict[str, Any]:
+        reference = Reference.load(reference_folder(gguf, config.home), folder)
+        found = canary(role, reference.write, reference.score)
+        if read_facts(gguf, config.home).architecture != "llama":
+            return found
         try:
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            log.warning("%s is not whole and is passed over", folder)
-            continue
-        return str(folder)
-    return None
+            serving_gguf(gguf, config.home, adapter=folder)
+        except ValueError as error:
+            raise AdapterError(str(error)) from error
+        if importlib.util.find_spec("openvino_genai") is None:
+            return found | {"served_asked": 0}
+        served = open_llm(replace(config, engine="openvino", quant="", device=""), adapters={role: folder})
+        try:
+            prompts = [messages for messages, _ in CANARIES.values()]
+            return found | check_served(reference.write, reference.score, partial(_served_answer, served, role), prompts)
+        finally:
+            served.close()
+
+    return examine
+
+
+def _served_answer(served: LLM, role: Role, messages: Messages) -> str:
+    request = Request("", served.prompt(messages), role, max_new_tokens=EXAMINED_TOKENS)
+    return next(event.text for event in served.generate([request]) if event.finish)
 
 
 def warm_start(config: Config, files: Mapping[Path, int], roles: Sequence[Role], registry: Path, settings: WarmStart) -> list[Manifest]:
@@ -115,7 +188,16 @@ def warm_start(config: Config, files: Mapping[Path, int], roles: Sequence[Role],
         metrics = train_supervised(base, data, out, settings, config.device)
         facts = {c.name: {"fingerprint": c.fingerprint, "at_most": files[path]} for path, c in corpora.items()}
         manifest = publish(
-            out / "adapter", registry, role, gguf.stem, base_sha256, data=facts, settings={"kind": "warm start", **asdict(settings)}, metrics=metrics
+            out / "adapter",
+            registry,
+            role,
+            gguf.stem,
+            base_sha256,
+            data=facts,
+            settings={"kind": "warm start", **asdict(settings)},
+            metrics=metrics,
+            by="warm-start",
+            examine=examiner(config, gguf, role),
         )
         published.append(manifest)
         print(f"{role}: {json.dumps(metrics)} -> {manifest.version}", flush=True)
@@ -127,7 +209,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pat_core.train", description="Train the adapters of the agents and the generator.")
     commands = parser.add_subparsers(dest="command", required=True)
     warm = commands.add_parser("warm-start", help="teach each role its form, supervised")
-    warm.add_argument("--data", action="append", metavar="FILE[:N]", help="a corpus file and how many examples to take from it; again for more")
+    warm.add_argument(
+        "--data", action="append", metavar="FILE[:N]", help="a corpus file and how many examples to take from it; again for more"
+    )
     warm.add_argument("--roles", nargs="+", choices=ADAPTER_ROLES, default=list(ADAPTER_ROLES))
     warm.add_argument("--out", type=Path, help="the registry to publish to (default: adapters under PAT_HOME)")
     warm.add_argument("--rank", type=int, default=WarmStart().rank)
@@ -138,8 +222,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config()
         files = dict(_file_and_count(text) for text in args.data or [str(DEMO_CORPUS)])
-        warm_start(config, files, args.roles, args.out or config.home / "adapters", WarmStart(rank=args.rank, epochs=args.epochs, seed=args.seed))
-    except (ValueError, OSError) as error:
+        warm_start(
+            config, files, args.roles, args.out or config.home / "adapters", WarmStart(rank=args.rank, epochs=args.epochs, seed=args.seed)
+        )
+    except (ValueError, OSError, LLMError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

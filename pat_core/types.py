@@ -207,6 +207,7 @@ class Trace:
     contribution: Contribution | None
     engine: str
     timings: dict[str, float] = field(default_factory=dict)
+    options: RunOptions = RunOptions()  # noqa: RUF009 - frozen
 
     @property
     def output(self) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import json
 
 import pytest
-from store_data import SetClock, answer, fill, offer, person, vote
+from store_data import SetClock, answer, fill, offer, person
 
 from annotate import export as export_module
 from annotate.database import StoreError
@@ -171,7 +171,7 @@ def test_what_does_not_count_is_in_no_training_file_and_in_the_card_with_its_rea
     out = exported(store, tmp_path)
     assert not any(read(out).values())
     card = (out / "README.md").read_text(encoding="utf-8")
-    for reason in ("excluded by the owner", "no person (llm)", "saw more than the two texts", "revised by a later", "two systems", "cannot"):
+    for reason in ("excluded by the owner", "no person (llm)", "saw more than", "revised by a later", "two systems", "cannot judge"):
         assert reason in card
     flat = lines(out / "judgments.jsonl")
     assert [row["current"] for row in flat] == [True, True, True, False, True, True]
@@ -211,10 +211,10 @@ def test_a_swapped_repeat_counts_with_its_original_and_checks_not_at_all(store, 
     ada = person(store)
     judge(store, pair, ada, "good", "slightly", left="good")
     judge(store, swap, ada, "good", "slightly", left="bad")
-    vote(store, gold, ada)
+    store.record_judgment(answer(offer(store, gold, ada, left=pair.lo_id), "A"))
     out = exported(store, tmp_path)
-    [(_, behind)] = read(out)["dpo_style"]
-    assert (behind["n_judges"], behind["n_chosen"], behind["n_effective"], behind["side_balance"]) == (1, 2, 1.0, 0.5)
+    [(_, behind)] = read(out)["soft_style"]  # one person who says the same twice is still one
+    assert (behind["n_judges"], behind["n_chosen"], behind["n_slight"], behind["side_balance"]) == (1, 2, 1, 0.5)
     assert {c["kind"]: c["result"] for c in lines(out / "campaign" / "checks.jsonl")} == {"swap": "ok", "gold": "ok"}
 
 

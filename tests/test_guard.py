@@ -12,6 +12,7 @@ LEAKS = {
     "speaks as an assistant": [
         "As an AI language model I have never slept here, but the bed sounds fine.",
         "You are an AI assistant with the skills of a dog. The app is great.",
+        "You are a helpful AI assistant named SmolLM, trained by Hugging Facecookbook. We are glad.",
         "I’m an AI, and this kettle is lovely.",
         "I was trained by OpenAI to write about trains.",
         "Sure! Here's a review of the kettle: it is great.",
@@ -40,6 +41,7 @@ FINE = [
     "pat was great at the front desk. Pat again!",
     "I'm sorry I can't recommend the inn. I cannot help myself, I love it.",
     "As an assistant manager I slept in many inns. The staff said: I can't help you, sir.",
+    "As a long-time chatbot developer I know. I am a proud AI system engineer.",
     "My daughter is an AI researcher, and she loves the title of it.",
     "no no no no no!!! the beep!!!!!!!!!!!!!!!!!!!!!!!! sooooooo loud hahahahaha",
     "liked this movie..............................................",
@@ -106,7 +108,7 @@ def test_a_text_that_trains_the_generator_is_never_changed():
 
 
 def test_a_name_in_the_question_belongs_to_the_topic():
-    asked = [["user", "Review of: ChatGPT for beginners (book)"]]
-    assert guard(candidate("ChatGPT is explained well.", messages=asked)).text == "ChatGPT is explained well."
-    assert MASK in guard(candidate("ChatGPT and OpenAI are explained well.", messages=asked)).text
+    about = "Review of ChatGPT for beginners: a book"
+    assert guard(candidate("ChatGPT is explained well."), about=about).text == "ChatGPT is explained well."
+    assert guard(candidate("ChatGPT and OpenAI are explained well."), about=about).text == f"ChatGPT and {MASK} are explained well."
     assert "ChatGPT" in KNOWN_NAMES

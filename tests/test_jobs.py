@@ -19,11 +19,13 @@ class Making:
 
     def __init__(self, fails_at: int = 99, error: Exception | None = None) -> None:
         self.kept: list[int] = []
+        self.at = -1
         self.go: threading.Semaphore | None = None
         self.fails_at, self.error = fails_at, error or ValueError("the disk is full")
 
     def __call__(self, cancel: threading.Event) -> Iterator[Step]:
         for i in range(5):
+            self.at = i
             if self.go:
                 assert self.go.acquire(timeout=5)
             if i == self.fails_at:
@@ -68,7 +70,8 @@ def test_stopping_ends_after_the_part_at_work_and_keeps_what_was_made():
     jobs, making = Jobs(), Making()
     making.go = threading.Semaphore(1)
     jobs.start("Making pairs", making)
-    reach(jobs, 1)
+    while making.at < 1:
+        time.sleep(0.005)
     jobs.stop()
     assert jobs.status.state == "stopping"
     making.go.release()  # the part at work

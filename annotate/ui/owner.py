@@ -7,25 +7,24 @@ Leaves out what each part does (``owner_people``, ``owner_pairs``, ``owner_data`
 from __future__ import annotations
 
 from html import escape
+from typing import TYPE_CHECKING
 
 import gradio as gr
-import pandas as pd
 
 from annotate.campaign import Campaign
-from annotate.figures import Report
 from annotate.jobs import Jobs
-from annotate.report import of
-from annotate.ui import owner_cards as cards
 from annotate.ui.owner_data import build_data
 from annotate.ui.owner_desk import Done, OwnerDesk
 from annotate.ui.owner_pairs import build_pairs
 from annotate.ui.owner_people import build_ledger, build_people
 from annotate.ui.owner_settings import build_settings
+from annotate.words import of, when
 from pat_core.ui.compose import REMEMBER_FOLDS
 from pat_core.ui.opening import Opening
 from pat_core.ui.runs import Runs
 
-DAYS_SHOWN = 60
+if TYPE_CHECKING:
+    from annotate.figures import Report
 
 
 def build_owner(demo: gr.Blocks, campaign: Campaign, opening: Opening, runs: Runs, jobs: Jobs | None = None) -> Jobs:
@@ -53,19 +52,17 @@ def build_owner(demo: gr.Blocks, campaign: Campaign, opening: Opening, runs: Run
         said = gr.HTML("", elem_id="pat-owner-said")
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Overview"):
-                desk.shows(gr.HTML(""), cards.overview)
-                desk.shows(gr.HTML(""), cards.queue)
-                gr.HTML('<h3 class="pat-title">Answers a day</h3><p class="pat-hint">By day in UTC, the newest sixty days.</p>')
-                plot = gr.BarPlot(x="day", y="answers", y_lim=[0, None], height=220, show_label=False, buttons=[], elem_id="pat-days")
-                desk.shows(plot, days)
+                desk.shows(gr.HTML(""), lambda r: desk.cards.overview(r))
+                desk.shows(gr.HTML(""), lambda r: desk.cards.queue(r))
+                desk.shows(gr.HTML(""), lambda r: desk.cards.days(r))
             with gr.Tab("People"):
                 build_people(desk)
             with gr.Tab("Systems"):
-                desk.shows(gr.HTML("", js_on_load=REMEMBER_FOLDS), cards.systems)
+                desk.shows(gr.HTML("", js_on_load=REMEMBER_FOLDS), lambda r: desk.cards.systems(r))
             with gr.Tab("Agreement and bias"):
-                desk.shows(gr.HTML("", js_on_load=REMEMBER_FOLDS), cards.agreement)
+                desk.shows(gr.HTML("", js_on_load=REMEMBER_FOLDS), lambda r: desk.cards.agreement(r))
             with gr.Tab("Rewards"):
-                desk.shows(gr.HTML("", js_on_load=REMEMBER_FOLDS), cards.rewards)
+                desk.shows(gr.HTML("", js_on_load=REMEMBER_FOLDS), lambda r: desk.cards.rewards(r))
             with gr.Tab("Pairs"):
                 build_pairs(desk)
             with gr.Tab("Settings"):
@@ -96,9 +93,5 @@ def now(campaign: Campaign, r: Report) -> str:
     return (
         f'<h2 class="pat-campaign">{escape(settings.title)}</h2><p class="pat-facts"><span>{of(campaign.n_open(), "pair")} still to be '
         f"judged</span><span>{access}</span><span>guide {escape(settings.guideline_version)}</span>"
-        f"<span>as of {cards.when(r.at)} UTC</span></p>{alert}"
+        f"<span>as of {when(r.at)} UTC</span></p>{alert}"
     )
-
-
-def days(r: Report) -> pd.DataFrame:
-    return pd.DataFrame(list(r.days[-DAYS_SHOWN:]), columns=["day", "answers"])

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import date, timedelta
 from html import escape
 
 from annotate.figures import COMPARED, FOCUS, KindRow, LedgerRow, Report, Tally
 from annotate.jobs import JobStatus
-from annotate.report import KINDS, ceiling_sentence, of, percent, points, sentences, sides_sentence, system_name
+from annotate.report import ceiling_sentence, percent, points, sentences, sides_sentence
 from annotate.stats.agreement import OVERALL, Agreement
 from annotate.stats.pairs import WinRate
 from annotate.stats.ratings import Preference, Rating, Ratings
 from annotate.stats.votes import Estimate
+from annotate.words import KINDS, duration, of, system_name, when
 
 QUESTIONS = {
     "queue": "How far is it?",
@@ -33,6 +35,7 @@ QUESTIONS = {
     "excluded": "What is left out?",
 }
 DIMENSION_NAMES = {OVERALL: "Overall", "style": "Style", "topic": "Topic", "fluency": "Fluency"}
+DAYS_SHOWN = 60
 PERCENT = ("0", "50%", "100%")
 NONE = '<span class="pat-muted">–</span>'
 
@@ -60,6 +63,26 @@ def _queue_table(rows: Sequence[KindRow]) -> str:
         for row in rows
     ]
     return table("Pairs by kind", head, body)
+
+
+def days(r: Report) -> str:
+    """Answers by day as bars from zero, the days without any too; '' before the first."""
+    if not r.days:
+        return ""
+    counts = dict(r.days)
+    first, last = (date.fromisoformat(r.days[i][0]) for i in (0, -1))
+    shown = [last - timedelta(days=n) for n in range(min((last - first).days, DAYS_SHOWN - 1), -1, -1)]
+    most = max(counts.values())
+    bars = "".join(_day(day, counts.get(day.isoformat(), 0), most) for day in shown)
+    scale = f'<span class="pat-muted" aria-hidden="true">{most:,}</span><span class="pat-muted" aria-hidden="true">0</span>'
+    ends = "".join(f"<span>{day.isoformat()}</span>" for day in dict.fromkeys((shown[0], shown[-1])))
+    body = f'<div class="pat-days" style="--n:{len(shown)}"><div>{scale}</div><ol>{bars}</ol><p class="pat-muted" aria-hidden="true">{ends}</p></div>'
+    return _section("Answers a day", f"Days in UTC; {of(sum(counts.values()), 'answer')} on {of(len(counts), 'day')} in all.", body)
+
+
+def _day(day: date, n: int, most: int) -> str:
+    said = f"{day.isoformat()}: {of(n, 'answer')}"
+    return f'<li style="--share:{n / most:.3f}" title="{said}"><i></i><span class="pat-spoken">{said}</span></li>'
 
 
 def systems(r: Report) -> str:
@@ -297,15 +320,6 @@ def job(status: JobStatus) -> str:
         f'<div class="pat-opening"><span role="status">{escape(status.sentence)}</span>'
         f'<progress aria-label="Progress"{value}></progress><span class="pat-muted">{left}</span></div>'
     )
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def when(at: str) -> str:
-    """A time of the store (UTC) without seconds."""
-    return f"{at[:10]} {at[11:16]}"
 
 
 def share(e: Estimate | None) -> str:

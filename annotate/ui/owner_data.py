@@ -18,12 +18,10 @@ import gradio as gr
 
 from annotate import archive
 from annotate.campaign import Refusal
-from annotate.export import Options, export
-from annotate.report import of
 from annotate.store import ErasureReport
-from annotate.ui import owner_cards as cards
 from annotate.ui.owner_desk import Done, OwnerDesk
 from annotate.ui.owner_people import person_choices, somebody
+from annotate.words import of, when
 
 RESTORE_WORD, ERASE_WORD = "restore", "erase"
 MAX_ZIP = 64 * 2**20  # bytes that one answer may carry
@@ -92,7 +90,7 @@ def copies(desk: OwnerDesk) -> dict[str, tuple[str, Path]]:
             continue
         about = f"{of(manifest.rows.get('judgments', 0), 'answer')} · change {manifest.seq:,} · {path.name}"
         found.append((manifest.made_at, manifest.sha256[:16], about, path))
-    return {name: (f"{cards.when(at)} UTC · {about}", path) for at, name, about, path in sorted(found, reverse=True)}
+    return {name: (f"{when(at)} UTC · {about}", path) for at, name, about, path in sorted(found, reverse=True)}
 
 
 def _build_export(desk: OwnerDesk) -> None:
@@ -107,6 +105,8 @@ def _build_export(desk: OwnerDesk) -> None:
     zipped = gr.Textbox(label="Export", elem_classes="pat-hidden")
 
     def on_export(with_names: object, include_unblinded: object) -> Done:
+        from annotate.export import Options, export  # brings the statistics, see OwnerDesk.cards
+
         store = desk.campaign.store
         with tempfile.TemporaryDirectory(prefix="annotate-export-") as folder:
             made = export(store, Path(folder) / "export", Options(include_unblinded is True, with_names is True))
@@ -166,7 +166,7 @@ def _erased(report: ErasureReport) -> str:
 def _remains(report: ErasureReport) -> str:
     """What still holds the person and has to be deleted by hand."""
     places = [f"<li>{escape(str(path))}</li>" for path in report.copies]
-    places += [f"<li>export of {cards.when(e.at)} UTC, {escape(e.export_id[:12])}, {of(e.n, 'answer')}</li>" for e in report.exports]
+    places += [f"<li>export of {when(e.at)} UTC, {escape(e.export_id[:12])}, {of(e.n, 'answer')}</li>" for e in report.exports]
     if not places:
         return '<p class="pat-hint">No copy and no export holds them.</p>'
     return f'<p class="pat-hint">These may still hold this person; delete them by hand:</p><ul class="pat-list">{"".join(places)}</ul>'

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 
 from annotate.campaign import Campaign
 from annotate.database import StoreError
-from annotate.figures import Report, report
 from annotate.jobs import Jobs
 from annotate.store import Store
 from pat_core.ui.cards import notice
 from pat_core.ui.form_column import QUIET
 from pat_core.ui.opening import Opening
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from annotate.figures import Report
 
-Paint = Callable[[Report], Any]
+log = logging.getLogger(__name__)
 
 
 class Done(NamedTuple):
@@ -42,11 +43,11 @@ class OwnerDesk:
 
     def __init__(self, campaign: Campaign, opening: Opening, jobs: Jobs, token: gr.Textbox, timer: gr.Timer) -> None:
         self.campaign, self.opening, self.jobs, self.token, self.timer = campaign, opening, jobs, token, timer
-        self._panels: dict[Any, Paint] = {}
+        self._panels: dict[Any, Callable[[Report], Any]] = {}
         self._knots: list[Callable[[], None]] = []
         self._last: tuple[Store, Report] | None = None
 
-    def shows(self, component: Any, paint: Paint) -> Any:
+    def shows(self, component: Any, paint: Callable[[Report], Any]) -> Any:
         """Let ``component`` show ``paint(report)`` whenever the page is painted."""
         self._panels[component] = paint
         return component
@@ -105,8 +106,17 @@ class OwnerDesk:
         handler.__name__ = act.__name__
         return handler
 
+    @property
+    def cards(self) -> ModuleType:
+        """``owner_cards``; loaded when first needed, since the statistics below it would keep the whole app from starting for seconds."""
+        from annotate.ui import owner_cards
+
+        return owner_cards
+
     def report(self) -> Report:
         """The report now; its slow half is kept as long as the same store holds the same answers."""
+        from annotate.figures import report
+
         store = self.campaign.store
         previous = self._last[1] if self._last and self._last[0] is store else None
         found = report(store, previous)

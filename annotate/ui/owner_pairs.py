@@ -10,19 +10,21 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
 from annotate.campaign import Refusal
 from annotate.jobs import Step, Work
-from annotate.making import Report, Wish, agents_named, make, require_targets
-from annotate.report import of
 from annotate.transfer import Imported, import_text
 from annotate.types import Added
-from annotate.ui import owner_cards as cards
 from annotate.ui.owner_desk import Done, OwnerDesk
-from pat_core.pipeline import Workbench
+from annotate.words import of
 from pat_core.types import AGENTS
+
+if TYPE_CHECKING:  # both bring libraries that the page must not wait for
+    from annotate.making import Report, Wish
+    from pat_core.pipeline import Workbench
 
 MADE = [("Two systems", "systems"), ("One agent", "one-factor")]
 AGENT_CHOICES = [
@@ -69,26 +71,28 @@ def build_pairs(desk: OwnerDesk) -> None:
 
 def _build_making(desk: OwnerDesk) -> None:
     gr.HTML(
-        '<h3 class="pat-title">Make pairs</h3><p class="pat-hint">From reviews held out of the open corpus, one at a time; visitors’ runs go '
-        "first. Checks come on top, as set under Settings. What is made is kept at once, so a stop loses nothing.</p>"
+        '<h3 class="pat-title">Make pairs</h3><p class="pat-hint">From reviews held out of the open corpus, one at a time; visitors’ runs '
+        "go first. Checks come on top, as set under Settings. What is made is kept at once, so a stop loses nothing.</p>"
     )
     kind = gr.Radio(MADE, value="systems", label="What differs", elem_classes="pat-segments", elem_id="pat-make-kind")
     agent = gr.Dropdown(AGENT_CHOICES, value="", label="Whose summary or text", visible=False)
     with gr.Row():
         n = gr.Number(label="Pairs to judge", value=20, precision=0, minimum=1, maximum=MAX_MADE, min_width=120, elem_id="pat-make-n")
-        seed = gr.Number(label="Seed", info="Empty takes a new one.", value=None, precision=0, minimum=0, min_width=120)
+        seed = gr.Textbox(label="Seed", placeholder="empty: a new one", max_length=10, min_width=120)
     with gr.Row(elem_classes="pat-actions"):
-        make_them = gr.Button("Make pairs", size="md")
-        stop = gr.Button("Stop", size="md")
+        make_them = gr.Button("Make pairs", size="md", min_width=100)
+        stop = gr.Button("Stop", size="md", min_width=100)
     said = gr.HTML("", elem_id="pat-make-said")
     progress = gr.HTML("", elem_id="pat-job")
-    desk.shows(progress, lambda r: cards.job(desk.jobs.status))
+    desk.shows(progress, lambda r: desk.cards.job(desk.jobs.status))
     desk.shows(desk.timer, lambda r: gr.Timer(active=desk.jobs.status.running))
 
     def on_kind(chosen: object) -> Done:
         return Done(updates={agent: gr.Dropdown(visible=chosen == "one-factor")})
 
     def on_make(chosen: object, whose: object, how_many: object, with_seed: object) -> Done:
+        from annotate.making import Wish, agents_named, require_targets
+
         if desk.campaign.read_only:
             raise Refusal("store", desk.campaign.read_only)
         room = desk.opening.room
@@ -96,7 +100,7 @@ def _build_making(desk: OwnerDesk) -> None:
             raise Refusal("opening", "The models are still being opened: try again in a moment.")
         names = agents_named(whose or None, chosen) if isinstance(whose, str) else AGENTS  # type: ignore[arg-type]  # Wish checks it
         wish = Wish(_whole("Pairs to judge", how_many, 1, MAX_MADE), chosen, names)  # type: ignore[arg-type]
-        drawn = desk.campaign.store.counts()["pairs"] if with_seed is None else _whole("Seed", with_seed, 0, 2**31 - 1)
+        drawn = _seed(with_seed, desk.campaign.store.counts()["pairs"])
         require_targets(room.workbench.corpus)
         desk.jobs.start(f"Making {of(wish.n, 'pair')} with seed {drawn}", _making(desk, room.workbench, wish, drawn))
         return Done(updates=_watched(), repaint=False)
@@ -110,7 +114,7 @@ def _build_making(desk: OwnerDesk) -> None:
 
     def _watched() -> dict:
         status = desk.jobs.status
-        return {progress: cards.job(status), desk.timer: gr.Timer(active=status.running)}
+        return {progress: desk.cards.job(status), desk.timer: gr.Timer(active=status.running)}
 
     desk.on(kind.change, on_kind, [kind], said, [agent], repaint=False)
     desk.on(make_them.click, on_make, [kind, agent, n, seed], said)
@@ -122,6 +126,8 @@ def _making(desk: OwnerDesk, bench: Workbench, wish: Wish, seed: int) -> Work:
     """The job that makes what ``wish`` says: each batch is in the store before its step is told."""
 
     def work(cancel: threading.Event) -> Iterator[Step]:
+        from annotate.making import make
+
         added = Added()
         for batch in make(bench, wish, seed, plan=desk.campaign.settings.plan, cancel=cancel):
             if batch.pairs:
@@ -143,6 +149,14 @@ def _kept(report: Report, added: Added) -> str:
     if report.dropped:
         parts.append("dropped: " + ", ".join(f"{n:,} × {reason}" for reason, n in sorted(report.dropped.items())))
     return "; ".join(parts)
+
+
+def _seed(typed: object, new: int) -> int:
+    """The seed that was typed, ``new`` where the field is empty."""
+    text = typed.strip() if isinstance(typed, str) else ""
+    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise Refusal("shape", "Seed must be a whole number of at most nine digits, or empty.")
+    return int(text) if text else new
 
 
 def _whole(label: str, value: object, low: int, high: int) -> int:

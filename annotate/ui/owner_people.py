@@ -6,17 +6,18 @@ Leaves out any automatic decision: the table says what to look into, a person de
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import pandas as pd
 
 from annotate.campaign import Refusal
-from annotate.figures import Person, Report
-from annotate.report import of
 from annotate.types import Annotator, Exclusion, JudgmentQuery, Pair
-from annotate.ui import owner_cards as cards
 from annotate.ui.owner_desk import Done, OwnerDesk
+from annotate.words import of, when
+
+if TYPE_CHECKING:
+    from annotate.figures import Person, Report
 
 STATUSES = [("Active", "active"), ("Paused", "paused"), ("Blocked", "blocked")]
 COLUMNS: dict[str, tuple[str, int]] = {  # type, width in pixels
@@ -80,7 +81,9 @@ def build_people(desk: OwnerDesk) -> None:
             n = gr.Number(label="How many", value=5, precision=0, minimum=1, maximum=500)
             invite = gr.Button("Make invite codes", size="md")
             invited = gr.HTML("")
-            codes = gr.Textbox(label="New codes", lines=5, max_lines=10, interactive=False, buttons=["copy"], visible=False, elem_id="pat-codes")
+            codes = gr.Textbox(
+                label="New codes", lines=5, max_lines=10, interactive=False, buttons=["copy"], visible=False, elem_id="pat-codes"
+            )
     desk.shows(who, lambda r: gr.Dropdown(choices=person_choices(r)))
 
     def on_status(annotator_id: object, wanted: object) -> Done:
@@ -118,8 +121,8 @@ def _person_row(p: Person) -> tuple[Any, ...]:
         p.n_excluded,
         p.annotator.perspective or "–",
         "person" if p.annotator.kind == "human" else p.annotator.kind,
-        cards.when(p.annotator.joined_at),
-        cards.when(p.last_at) if p.last_at else "–",
+        when(p.annotator.joined_at),
+        when(p.last_at) if p.last_at else "–",
         p.annotator.annotator_id,
     )
 
@@ -138,7 +141,7 @@ def somebody(desk: OwnerDesk, annotator_id: object) -> Annotator:
 def build_ledger(desk: OwnerDesk) -> None:
     """The exclusions, each with its reason and a switch, and a form for a new one."""
     entries = gr.HTML("", js_on_load=SWITCH, elem_id="pat-ledger")
-    desk.shows(entries, cards.ledger)
+    desk.shows(entries, lambda r: desk.cards.ledger(r))
     switched = gr.HTML("")
     gr.HTML(
         '<h3 class="pat-title">Leave something out</h3><p class="pat-hint">What is left out stays in the database and in exports; it '
@@ -200,7 +203,7 @@ def answer_choices(desk: OwnerDesk, who: Annotator) -> list[tuple[str, str]]:
         seconds = "" if j.ms_visible is None else f" · {j.ms_visible / 1000:.0f} s"
         strength = f", {j.strength}" if j.strength else ""
         said = f"{j.outcome.replace('_', ' ')}{strength}{seconds}"
-        choices.append((f"{cards.when(j.created_at)} · pair {j.pair_id[:8]} · {said}", j.judgment_id))
+        choices.append((f"{when(j.created_at)} · pair {j.pair_id[:8]} · {said}", j.judgment_id))
     return choices
 
 

@@ -24,23 +24,22 @@ Payload = dict[str, Any]
 
 
 def build_annotate(demo: gr.Blocks, service: object, *, sign_in: bool = False) -> gr.HTML:
-    """Lay the page out inside the current page of ``demo``; its styles hide the way to the other pages.
+    """Lay the page out inside the current page of ``demo``; ``assets/annotate.css`` hides the way to the other pages.
 
     ``service`` has a method for each of ``REQUESTS`` that takes a dictionary and returns one, and never raises. With ``sign_in`` (on a
     Space with OAuth) people may come with their Hugging Face account: ``join`` then gets its stable id as ``account``.
     """
-    script, styles, catalogs = page_script(), page_styles(), page_catalogs()
+    script, catalogs = page_script(), page_catalogs()
     if sign_in:
         gr.LoginButton(visible="hidden")  # Gradio serves the sign-in only to apps that hold one
     return gr.HTML(
         html_template='<div class="ann"></div>',
         js_on_load=script,
-        head=f"<style>{styles}</style>",
         apply_default_css=False,
         elem_id="pat-annotate",
         server_functions=[server_function(service, name) for name in REQUESTS],
         catalogs=catalogs,
-        ui_version=ui_version(script, styles, json.dumps(catalogs, sort_keys=True)),
+        ui_version=ui_version(script, (ASSETS / "annotate.css").read_text(encoding="utf-8"), json.dumps(catalogs, sort_keys=True)),
         sign_in=sign_in,
     )
 
@@ -64,10 +63,6 @@ def server_function(service: object, name: str) -> Callable[..., Payload]:
 def page_script() -> str:
     """The program of the page: its parts joined, so that they share one scope and no request fetches them."""
     return "\n".join((ASSETS / part).read_text(encoding="utf-8") for part in PARTS)
-
-
-def page_styles() -> str:
-    return (ASSETS / "annotate.css").read_text(encoding="utf-8")
 
 
 def page_catalogs() -> dict[str, dict[str, Any]]:

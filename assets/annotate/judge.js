@@ -180,10 +180,9 @@ function judgeScreen(task, act) {
     if (name !== 'overall') groups[name].scrollIntoView({ block: 'nearest' });
   }
 
+  /** By the place of the key, because Shift and other layouts change what it types; on-screen keyboards have no places. */
   function digit(event) {
-    const byPlace = /^(Digit|Numpad)(\d)$/.exec(event.code);
-    if (byPlace && (byPlace[1] === 'Digit' || event.shiftKey || /^\d$/.test(event.key))) return byPlace[2];
-    return !event.code && /^\d$/.test(event.key) ? event.key : null;
+    return /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1] ?? (!event.code && /^\d$/.test(event.key) ? event.key : null);
   }
 
   function onDigit(d, shift) {

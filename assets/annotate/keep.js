@@ -94,8 +94,8 @@ class Clock {
   }
 }
 
-/* Breaks: 25 minutes or 60 pairs since the last one; five minutes away from the page are a break too. */
-const BREAK_MS = 25 * 60_000, BREAK_PAIRS = 60, AWAY_MS = 5 * 60_000;
+/* Breaks: 25 minutes or 60 pairs since the last one, unless the campaign says otherwise; five minutes away from the page are a break too. */
+const BREAK_SECONDS = 25 * 60, BREAK_PAIRS = 60, AWAY_MS = 5 * 60_000;
 
 const work = {
   read() { return session.get('work') ?? this.restart(); },
@@ -110,6 +110,7 @@ const work = {
   },
   get due() {
     const { since, pairs } = this.read();
-    return Date.now() - since >= BREAK_MS || pairs >= BREAK_PAIRS;
+    const { break_seconds = BREAK_SECONDS, break_pairs = BREAK_PAIRS } = state.campaign;
+    return Date.now() - since >= 1000 * break_seconds || pairs >= break_pairs;
   },
 };

@@ -154,7 +154,8 @@ def header_html(opening: Opening) -> str:
     engine = opening.room.workbench.engine if opening.room else ""
     return (
         '<header class="pat-head"><h1>PaT Workbench</h1><p>Writes a review in a person’s own voice from very little: two agents, '
-        f"one for style and one for the topic, reason over their neighbors in a graph.</p>{cards.opening(opening.status, engine)}</header>"
+        "one for style and one for the topic, reason over their neighbors in a graph. "
+        f'<a href="annotate">Judge pairs of texts</a></p>{cards.opening(opening.status, engine)}</header>'
     )
 
 

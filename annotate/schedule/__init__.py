@@ -3,33 +3,20 @@
 A person first gets back what is open. Otherwise a check where one is due (one in every 25 of a person's pairs is constructed gold, one
 in 33 a swapped repeat, one in 50 two equal texts, each at a keyed place of its block), else a pair to judge. Sides are balanced in blocks
 of four per person and comparison. Leaves out keeping anything: ``annotate.store`` leases and stores.
-
-    python -m annotate.schedule make --data FILE --n 50 --kind one-factor|systems
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import hmac
-import json
-import logging
 import math
-import sys
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
-from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from annotate.database import StoreError
 from annotate.fields import check_whole
-from annotate.store import open_store
-from annotate.types import Assignment, Judgment, Load, Pair, winner
-from pat_core.config import load_config
-from pat_core.corpus import read_corpus
-from pat_core.llm.types import LLMError
-from pat_core.progress import terminal_progress
+from annotate.types import Assignment, Judgment, Load, Pair
 
 Side = Literal["first", "second"]
 SIDES: tuple[Side, Side] = ("first", "second")
@@ -138,29 +125,24 @@ class Pool:
 def next_offer(
     annotator_id: str,
     *,
-    pairs: Pool | Iterable[Pair] | Mapping[str, Pair],
-    systems: Mapping[str, str] | None = None,
+    pool: Pool,
     loads: Mapping[str, Load],
-    split: Container[str] = frozenset(),
     assigned: Sequence[Assignment] = (),
     judged: Mapping[str, Judgment] | None = None,
-    secret: str = "",
     plan: Plan = Plan(),
 ) -> Offer | None:
     """What this person sees next, None when nothing is left for them. The same facts give the same offer: asking twice is harmless.
 
-    ``pairs``: a ``Pool``, which brings systems and secret and is made once, or pairs to index now. ``loads``: how far each pair is;
-    ``split``: the pairs whose decisive votes are evenly divided (``split_pairs``); ``assigned``: all that this person was ever given,
-    oldest first; ``judged``: their current answers by pair. The propensity is the chance of this pair among those to judge (``chances``),
-    or among the checks of its kind, that could have come now.
+    ``loads``: how far each pair is; ``assigned``: all that this person was ever given, oldest first; ``judged``: their current answers by
+    pair. The propensity is the chance of this pair among those to judge (``chances``), or among the checks of its kind, that could have
+    come now.
     """
-    pool = pairs if isinstance(pairs, Pool) else Pool.of(pairs, systems or {}, secret)
     answers = judged or {}
     for shown in assigned:
         if shown.pair_id not in answers and shown.pair_id in pool.pairs:
             return Offer(pool.pairs[shown.pair_id], shown.shown_left_id, shown.order_key, shown.propensity, resumed=True)
     seen = {shown.pair_id for shown in assigned} | answers.keys()
-    to_judge = chances(pool, loads, split, seen, plan)
+    to_judge = chances(pool, loads, seen, plan)
     if not to_judge:
         return None  # checks alone measure nobody's taste
     u = _unit(pool.secret, "next", annotator_id, len(assigned))
@@ -174,41 +156,30 @@ def next_offer(
     return _offer(annotator_id, pool, chosen, to_judge[chosen], assigned)
 
 
-def chances(pool: Pool, loads: Mapping[str, Load], split: Container[str], seen: Container[str], plan: Plan) -> dict[str, float]:
+def chances(pool: Pool, loads: Mapping[str, Load], seen: Iterable[str], plan: Plan) -> dict[str, float]:
     """The pairs to judge that could come now for someone who has ``seen`` others, each with its probability; they sum to one.
 
     Pairs that nobody has judged or holds share what is left by pairs that wait for a further judge, and these get twice the share at which
     they arise: so agreement is known from the beginning, not only when every pair has been judged once. Within both all are alike.
     """
     fresh, further = [], []
-    for name, draw in pool.draws.items():
-        if name in seen:
-            continue
+    for name in pool.draws.keys() - seen:
         load = loads.get(name)
-        n = load.n_judged + load.n_leased if load else 0
-        if n < _target(name, draw, load, split, plan):
-            (further if n else fresh).append(name)
+        if load is None or not load.n_judged + load.n_leased:
+            fresh.append(name)
+        elif load.n_judged + load.n_leased < _target(pool.draws[name], load, plan):
+            further.append(name)
+    fresh.sort()
+    further.sort()
     share = min(0.5, 2 * plan.overlap / (1 + plan.overlap)) if fresh and further else float(bool(further))
     return {n: (1 - share) / len(fresh) for n in fresh if share < 1} | {n: share / len(further) for n in further if share > 0}
 
 
-def capacity(pair: Pair, load: Load | None, split: Container[str], plan: Plan, secret: str) -> int | None:
+def capacity(pair: Pair, load: Load | None, plan: Plan, secret: str) -> int | None:
     """How many people this pair needs now, for ``Store.lease``; None for a check, which everybody gets."""
     if pair.kind not in ("one-factor", "system"):
         return None
-    name = pair.pair_id
-    return _target(name, _second_judge_draw(secret, name), load, split, plan)
-
-
-def split_pairs(judgments: Iterable[Judgment], pairs: Mapping[str, Pair]) -> frozenset[str]:
-    """The pairs whose decisive votes are evenly divided, one against one or two against two: they need a further judge."""
-    balance: dict[str, int] = {}
-    for judgment in judgments:
-        pair = pairs.get(judgment.pair_id)
-        won = winner(pair, judgment) if pair is not None else None
-        if won is not None:
-            balance[judgment.pair_id] = balance.get(judgment.pair_id, 0) + (1 if won == pair.lo_id else -1)
-    return frozenset(name for name, n in balance.items() if n == 0)
+    return _target(_second_judge_draw(secret, pair.pair_id), load, plan)
 
 
 def swap_of(pair: Pair) -> Pair:
@@ -292,10 +263,10 @@ def _repeatable(pool: Pool, assigned: Sequence[Assignment], judged: Mapping[str,
     ]
 
 
-def _target(name: str, draw: float, load: Load | None, split: Container[str], plan: Plan) -> int:
+def _target(draw: float, load: Load | None, plan: Plan) -> int:
     """People that a pair needs: one, two for the overlap share, and one more than have judged while their votes are opposite."""
     n = 1 + (draw < plan.overlap)
-    if load and load.n_judged >= 2 and name in split:
+    if load and load.n_judged >= 2 and load.split:
         n = max(n, load.n_judged + 1)
     return min(n, plan.cap)
 
@@ -347,60 +318,3 @@ def _unit(secret: str, *parts: object) -> float:
 
 def _second_judge_draw(secret: str, pair_id: str) -> float:
     return _unit(secret, "overlap", pair_id)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake with one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: 0, 2 for input that cannot be used, 1 where something else failed; then with a sentence on standard error."""
-    parser = _Parser(prog="python -m annotate.schedule", description="Make pairs of texts for people to compare.")
-    make = parser.add_subparsers(dest="command", required=True).add_parser("make", help="write pairs with the pipeline and keep them")
-    make.add_argument("--data", type=Path, required=True, help="a corpus file; its reviews are held out one by one")
-    make.add_argument("--n", type=int, required=True, help="pairs to judge; checks come on top")
-    make.add_argument("--kind", required=True, help="one-factor (two summaries or texts of one agent) or systems (PaT and an alternative)")
-    make.add_argument("--agent", help="style, topic, generator or all, for one-factor pairs (default: style and topic in turn)")
-    make.add_argument("--db", type=Path, help="the database (default: annotations.db under PAT_HOME)")
-    make.add_argument("--seed", type=int, help="another seed makes other pairs (default: the number of pairs in the database)")
-    make.add_argument("--round", type=int, default=0, help="the learning round that the pairs belong to")
-    make.add_argument("--json", action="store_true", help="print the report as JSON")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        print(_make(options))
-    except StoreError as error:
-        held = "is in use" in str(error)
-        ways = "Another program, most likely the app, has the database open: make the pairs on its Owner page, or stop it and try again."
-        print(f"error: {ways if held else error}", file=sys.stderr)
-        return 1
-    except (LLMError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, FileNotFoundError) else 1
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _make(options: argparse.Namespace) -> str:
-    """Make pairs and keep each as it comes; the report, as text or JSON."""
-    from annotate import making  # the one look ahead: making builds on this module, and this is its command
-    from pat_core.pipeline import open_workbench
-
-    wish = making.Wish(options.n, options.kind, making.agents_named(options.agent, options.kind), options.round)
-    config = load_config()
-    progress = terminal_progress()
-    making.require_targets(read_corpus(options.data, progress=progress)[0])  # before the model takes its time
-    with open_store(options.db or config.home / "annotations.db") as store:
-        seed = store.counts()["pairs"] if options.seed is None else options.seed
-        bench = open_workbench(config, options.data, progress)
-        report = making.keep(store, making.make(bench, wish, seed, progress=progress))
-    return json.dumps(report.to_json(), ensure_ascii=False, indent=2) if options.json else str(report)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
