@@ -33,12 +33,11 @@ EXAMPLES = Path(__file__).resolve().parent / "assets" / "examples.json"
 
 
 class Desk(NamedTuple):
-    """What every view is built from. ``loss_seconds`` says how many seconds of votes a restart could lose, None for none."""
+    """What every view is built from."""
 
     opening: Opening
     runs: Runs
     campaign: Campaign
-    loss_seconds: Callable[[], int | None] = lambda: None
 
 
 class View(NamedTuple):
@@ -58,11 +57,10 @@ def _compose(demo: gr.Blocks, desk: Desk) -> None:
 
 
 def _annotate(demo: gr.Blocks, desk: Desk) -> None:
+    from annotate.protocol import PageProtocol
     from annotate.ui.page import build_annotate
 
-    from annotate.protocol import PageProtocol
-
-    build_annotate(demo, PageProtocol(desk.campaign, desk.loss_seconds))
+    build_annotate(demo, PageProtocol(desk.campaign))
 
 
 def _owner(demo: gr.Blocks, desk: Desk) -> None:
@@ -134,6 +132,24 @@ def open_engine_room(config: Config, data: Path) -> Callable[[Progress], EngineR
     return load
 
 
+def open_votes(config: Config, owner_token: str, space_id: str) -> Campaign:
+    """The annotation campaign. On a Space, whose disk does not last, its votes come from a private dataset and go there."""
+    from huggingface_hub import get_token
+
+    from annotate.campaign import Campaign, open_campaign
+    from annotate.database import StoreError
+    from annotate.mirror import open_repo
+
+    try:
+        repo = open_repo(space_id, get_token() or "", config.votes_repo)
+    except ValueError as error:
+        log.warning("%s", error)
+        return open_campaign(config.annotations, owner_token, ephemeral=True)
+    except StoreError as error:  # another campaign must not begin in place of the one that cannot be reached
+        return Campaign(config.annotations, None, owner_token, fault=str(error))
+    return open_campaign(config.annotations, owner_token, repo=repo)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Serve until interrupted. 0 after a clean end, 2 for a setting, file or port that cannot be used."""
     args = _arguments(argv)
@@ -153,13 +169,12 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(str(error))
     # Gradio reads both when it is imported, so it is imported after this
     os.environ.update(GRADIO_TEMP_DIR=str(scratch), GRADIO_ANALYTICS_ENABLED="False")
-    from annotate.campaign import open_campaign
     from pat_core.ui.opening import Opening
     from pat_core.ui.runs import Runs
 
     on_space = bool(os.environ.get("SPACE_ID"))
     owner_token = config.owner_token or secrets.token_urlsafe(16)
-    campaign = open_campaign(config.annotations, owner_token)
+    campaign = open_votes(config, owner_token, os.environ.get("SPACE_ID", ""))
     if campaign.fault:
         log.warning("%s Until that is put right no vote can be saved; the rest of the app works.", campaign.fault)
     desk = Desk(Opening(open_engine_room(config, args.data)), Runs(), campaign)

@@ -7,8 +7,6 @@ sides. Each refusal is a ``Refusal`` with a code for the page and a sentence for
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 import threading
 import time
@@ -21,7 +19,10 @@ from typing import Literal, get_args
 from annotate import archive
 from annotate.database import StoreError
 from annotate.fields import MAX_NAME, check_choice, check_text, check_uuid
+from annotate.gate import RateLimit, Refusal, Seal, Standing, equal, new_code
 from annotate.intake import AlreadyJudged
+from annotate.mirror import Mirror, VotesRepo
+from annotate.mirror import restore as bring_back
 from annotate.schedule import Offer, Plan, Pool, capacity, chances, next_offer
 from annotate.store import ErasureReport, Store, open_store, utc_now
 from annotate.types import (
@@ -53,22 +54,6 @@ JOINS_AT_ONCE, JOINS_A_SECOND = 150, 2.0
 CONSENT = "Please agree to how your answers are kept, or leave this page: without that nothing is stored."
 
 TheirAnswers = dict[str, Judgment]
-
-
-class Refusal(ValueError):
-    """Something a page asked for is not done; ``code`` says to the page which kind, the message says to the person what to do."""
-
-    def __init__(self, code: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = code
-
-
-class Standing(Refusal):
-    """This pair has an answer already, perhaps from another tab; ``judgment`` is what stands."""
-
-    def __init__(self, judgment: Judgment) -> None:
-        super().__init__("judged", "You have answered this pair already. Your earlier answer stands; it can be changed under Last answers.")
-        self.judgment = judgment
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,23 +142,35 @@ class Campaign:
     """An open campaign; make it with ``open_campaign``. Every method may be called from any thread.
 
     ``fault`` is '' or the sentence why nothing can be saved; then ``store`` can only be read, or there is none and every call is refused.
+    ``repo`` is where a Space keeps its votes; ``ephemeral`` says that the disk is gone at the next restart.
     """
 
-    def __init__(self, path: Path, store: Store | None, owner_token: str, *, clock: Clock = utc_now, fault: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        store: Store | None,
+        owner_token: str,
+        *,
+        clock: Clock = utc_now,
+        fault: str = "",
+        repo: VotesRepo | None = None,
+        ephemeral: bool = False,
+    ) -> None:
         self.path = path
         self.fault = fault
         self._store = store
         self._owner_token = owner_token
         self._clock = clock
+        self._repo, self._ephemeral = repo, ephemeral
+        self._mirror = Mirror(store, repo) if store is not None and repo is not None else None
         self._pool: tuple[tuple[int, frozenset[str]], Pool] | None = None
         self._queue: Queue | None = None
         self._turns = tuple(threading.Lock() for _ in range(64))
         self._switching = threading.Lock()
         self._answers = RateLimit(ANSWERS_AT_ONCE, ANSWERS_A_SECOND)
         self._joins = RateLimit(JOINS_AT_ONCE, JOINS_A_SECOND)
-        self._secret = ""
-        if store is not None:
-            self._read_secret()
+        self._seal: Seal | None = None
+        self._began = time.monotonic()
 
     @property
     def store(self) -> Store:
@@ -186,7 +183,17 @@ class Campaign:
         """'' or the sentence why nothing can be saved."""
         return self.fault
 
+    @property
+    def loss_seconds(self) -> int | None:
+        """How many seconds of votes a restart of the machine could lose; None where its disk stays."""
+        if self._mirror is not None:
+            state = self._mirror.state
+            return max(state.window_seconds, state.loss_seconds)
+        return int(time.monotonic() - self._began) if self._ephemeral else None
+
     def close(self) -> None:
+        if self._mirror is not None:
+            self._mirror.close()
         if self._store is not None:
             self._store.close()
 
@@ -200,19 +207,21 @@ class Campaign:
     def save_settings(self, settings: CampaignSettings) -> None:
         self._writable().set_setting("campaign", asdict(settings))
 
-    def _read_secret(self) -> None:
-        self._secret = self.store.setting("secret", "")
-        if not self._secret and not self.fault:
-            self._secret = secrets.token_hex(32)
-            self.store.set_setting("secret", self._secret)
-
     def _writable(self) -> Store:
         if self.fault:
             raise Refusal("store", self.fault)
         return self.store
 
-    def _sign(self, *parts: str) -> str:
-        return hmac.new(self._secret.encode(), "|".join(parts).encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+    @property
+    def seal(self) -> Seal:
+        """Made from the secret in the store, which is drawn at the first start."""
+        store = self.store
+        if self._seal is None:
+            if not (secret := store.setting("secret", "")):
+                secret = secrets.token_hex(32)
+                self._writable().set_setting("secret", secret)
+            self._seal = Seal(secret)
+        return self._seal
 
     # People
 
@@ -223,7 +232,7 @@ class Campaign:
         self._joins.take("everybody", "Many people are joining at this moment: try again in a few seconds.")
         if self.settings.access == "open" and not code:
             return self._welcome(nickname, None, lang, perspective)
-        identity = self._code_sha(code)
+        identity = self.seal.code(code)
         if identity not in self.store.setting("invites", []):
             raise Refusal("code", "This invite code is not known: check it for a mistyped letter, or ask whoever sent it to you.")
         return self._welcome(nickname, identity, lang, perspective)
@@ -232,7 +241,7 @@ class Campaign:
         """Let somebody in whom a sign-in service has named; the same ``account`` is the same annotator, and is kept only as a hash."""
         if consent is not True:
             raise Refusal("consent", CONSENT)
-        return self._welcome(nickname, self._sign("account", account), lang, "")
+        return self._welcome(nickname, self.seal.account(account), lang, "")
 
     def _welcome(self, nickname: str, identity: str | None, lang: str, perspective: str) -> Session:
         store = self._writable()
@@ -242,20 +251,12 @@ class Campaign:
             there = store.add_annotator(
                 Annotator(new_id(), name, perspective=perspective, lang=lang, consent=PRIVACY, identity_sha=identity)  # type: ignore[arg-type]
             )
-        return Session(there, self._token(there.annotator_id))
-
-    def _token(self, annotator_id: str) -> str:
-        return f"{annotator_id}.{self._sign('person', annotator_id)}"
-
-    def _code_sha(self, code: object) -> str:
-        text = code if isinstance(code, str) else ""
-        return self._sign("code", "".join(c for c in text.upper() if c.isalnum()))
+        return Session(there, self.seal.token(there.annotator_id))
 
     def annotator(self, token: object) -> Annotator:
         """The person who holds ``token``; refused for anything forged, and for people erased, paused or blocked since."""
         store = self.store
-        who, _, signature = token.partition(".") if isinstance(token, str) else ("", "", "")
-        if not _equal(signature, self._sign("person", who)):
+        if not (who := self.seal.holder(token)):
             raise Refusal("token", "This page does not know you any more: please enter your name again.")
         found = store.find(Annotator, annotator_id=who)
         if found is None:
@@ -306,7 +307,7 @@ class Campaign:
         if offer.new:
             store.add_pairs([offer.pair])
         load = queue.loads.get(offer.pair.pair_id)
-        room = None if offer.resumed else capacity(offer.pair, load, plan, self._secret)
+        room = None if offer.resumed else capacity(offer.pair, load, plan, self.seal.secret)
         assignment = Assignment(offer.pair.pair_id, annotator_id, offer.shown_left_id, offer.order_key, offer.propensity)
         try:
             return store.lease(assignment, plan.lease_seconds, room)
@@ -317,10 +318,7 @@ class Campaign:
         pair = self.store.find(Pair, pair_id=assignment.pair_id)
         right_id = pair.hi_id if assignment.shown_left_id == pair.lo_id else pair.lo_id
         left, right = (self.store.find(Candidate, candidate_id=c) for c in (assignment.shown_left_id, right_id))
-        return Shown(assignment, self.store.find(Item, item_id=pair.item_id), left, right, self._ticket(assignment), number, answer)
-
-    def _ticket(self, a: Assignment) -> str:
-        return self._sign("ticket", a.pair_id, a.annotator_id, a.shown_left_id, a.order_key)
+        return Shown(assignment, self.store.find(Item, item_id=pair.item_id), left, right, self.seal.ticket(assignment), number, answer)
 
     def submit(self, token: object, answer: Answer) -> Kept:
         """Keep an answer; what is returned is on the disk. The same answer sent again gets the same reply.
@@ -332,7 +330,7 @@ class Campaign:
         store = self._writable()
         self._answers.take(me, "That is faster than anybody can read: wait a moment, then send it again.")
         shown = store.find(Assignment, pair_id=answer.pair_id, annotator_id=me) if isinstance(answer.pair_id, str) else None
-        if shown is None or not _equal(answer.ticket, self._ticket(shown)):
+        if shown is None or not equal(answer.ticket, self.seal.ticket(shown)):
             raise Refusal("ticket", "This pair was not shown to you in this form: reload the page and answer the pair it shows.")
         if answer.revision_of is not None and answer.revision_of not in {j.judgment_id for j in store.recent(me, LAST)}:
             self._require_sent_before(answer)
@@ -438,7 +436,7 @@ class Campaign:
     def _visitor(self, token: object, lang: str) -> Session:
         try:
             me = self.annotator(token)
-            return Session(me, self._token(me.annotator_id))
+            return Session(me, self.seal.token(me.annotator_id))
         except Refusal as refusal:
             if refusal.code != "token":
                 raise
@@ -449,7 +447,7 @@ class Campaign:
 
     def require_owner(self, token: object) -> None:
         """Raises Refusal unless ``token`` is the owner's, slowly, so that guessing takes for ever."""
-        if not _equal(token, self._owner_token):
+        if not equal(token, self._owner_token):
             time.sleep(WRONG_TOKEN_SECONDS)
             raise Refusal("owner", "This is not the owner token: the app printed it when it started (or PAT_OWNER_TOKEN sets it).")
 
@@ -457,10 +455,9 @@ class Campaign:
         """``n`` new invite codes; only their hashes are kept, so they are shown this once."""
         if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= 500:
             raise Refusal("shape", f"{n!r:.20} invitations cannot be made: choose from 1 to 500.")
-        alphabet = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-        codes = tuple("-".join("".join(secrets.choice(alphabet) for _ in range(4)) for _ in range(3)) for _ in range(n))
+        codes = tuple(new_code() for _ in range(n))
         store = self._writable()
-        store.set_setting("invites", sorted({*store.setting("invites", []), *map(self._code_sha, codes)}))
+        store.set_setting("invites", sorted({*store.setting("invites", []), *map(self.seal.code, codes)}))
         return codes
 
     def add_made(self, items: Iterable[Item], candidates: Iterable[Candidate], pairs: Iterable[Pair]) -> Added:
@@ -471,7 +468,10 @@ class Campaign:
         """Remove a person from every file of the store (``Store.erase``)."""
         try:
             check_uuid("annotator id", annotator_id)
-            return self._writable().erase(annotator_id)
+            report = self._writable().erase(annotator_id)
+            if self._mirror is not None:
+                self._mirror.push()  # also takes what it has replaced out of the dataset and its history
+            return report
         except Refusal:
             raise
         except ValueError as error:
@@ -492,6 +492,8 @@ class Campaign:
         """The store closed while the block runs, then opened again whatever happened."""
         with self._switching:
             store, self._store = self._writable(), None
+            if self._mirror is not None:
+                self._mirror.close()
             store.close()
             try:
                 yield
@@ -499,7 +501,8 @@ class Campaign:
                 self._pool = self._queue = None
                 try:
                     self._store = open_store(self.path, clock=self._clock)
-                    self._read_secret()
+                    self._seal = None
+                    self._mirror = Mirror(self._store, self._repo) if self._repo is not None else None
                 except StoreError as error:
                     self.fault = str(error)
 
@@ -520,34 +523,8 @@ class Campaign:
         if self._pool is None or self._pool[0] != key:
             systems = {c.candidate_id: c.system for c in self.store.all(Candidate)}
             pairs = (p for p in self.store.all(Pair) if p.pair_id not in excluded)
-            self._pool = (key, Pool.of(pairs, systems, self._secret))
+            self._pool = (key, Pool.of(pairs, systems, self.seal.secret))
         return self._pool[1]
-
-
-class RateLimit:
-    """Lets each name through ``at_once`` times, refilled at ``a_second``; more is refused."""
-
-    def __init__(self, at_once: int, a_second: float) -> None:
-        self._at_once, self._a_second = at_once, a_second
-        self._left: dict[str, tuple[float, float]] = {}
-        self._lock = threading.Lock()
-
-    def take(self, name: str, sentence: str) -> None:
-        """Raises Refusal with ``sentence`` where ``name`` has used up its share for now."""
-        now = time.monotonic()
-        with self._lock:
-            if len(self._left) > 10_000:  # names that are full again say nothing
-                self._left = {k: v for k, v in self._left.items() if v[0] + (now - v[1]) * self._a_second < self._at_once}
-            left, at = self._left.get(name, (float(self._at_once), now))
-            left = min(float(self._at_once), left + (now - at) * self._a_second)
-            if left < 1:
-                raise Refusal("busy", sentence)
-            self._left[name] = (left - 1, now)
-
-
-def _equal(given: object, secret: str) -> bool:
-    """Whether ``given`` is the text ``secret``, in a time that does not tell how much of it is right."""
-    return isinstance(given, str) and hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode())
 
 
 def _turned(answer: Answer) -> Answer:
@@ -556,14 +533,18 @@ def _turned(answer: Answer) -> Answer:
     return replace(answer, outcome=other.get(answer.outcome, answer.outcome), dims=dims)
 
 
-def open_campaign(path: Path, owner_token: str, *, clock: Clock = utc_now) -> Campaign:
-    """The campaign in the database at ``path``, made if there is none.
+def open_campaign(
+    path: Path, owner_token: str, *, clock: Clock = utc_now, repo: VotesRepo | None = None, ephemeral: bool = False
+) -> Campaign:
+    """The campaign in the database at ``path``, made if there is none, or brought back from ``repo`` first.
 
     Where it cannot be written (read-only disk, another program holds it) it can still be read; where it cannot be opened at all, every call
     is refused with the reason, and the rest of the app goes on. Nothing is overwritten.
     """
     try:
-        return Campaign(path, open_store(path, clock=clock), owner_token, clock=clock)
+        if repo is not None:
+            bring_back(path, repo)
+        return Campaign(path, open_store(path, clock=clock), owner_token, clock=clock, repo=repo, ephemeral=ephemeral)
     except StoreError as error:
         fault = str(error)
     try:

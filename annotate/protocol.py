@@ -13,8 +13,9 @@ from dataclasses import asdict
 from functools import wraps
 from typing import Any
 
-from annotate.campaign import Answer, Campaign, Refusal, Shown, Standing
+from annotate.campaign import Answer, Campaign, Shown
 from annotate.database import NotSaved, StoreError
+from annotate.gate import Refusal, Standing
 from annotate.marks import marked, shared
 from annotate.types import Judgment
 
@@ -56,11 +57,10 @@ def _refused(code: str, sentence: str) -> Payload:
 
 
 class PageProtocol:
-    """The requests of the page on one campaign. ``loss_seconds`` says how many seconds of votes a restart could lose, None for none."""
+    """The requests of the page on one campaign."""
 
-    def __init__(self, campaign: Campaign, loss_seconds: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(self, campaign: Campaign) -> None:
         self._campaign = campaign
-        self._loss_seconds = loss_seconds
 
     @answers_always
     def begin(self, payload: Payload) -> Payload:
@@ -75,7 +75,7 @@ class PageProtocol:
                 "n_open": campaign.n_open(),
             },
             "me": None,
-            "loss_seconds": self._loss_seconds(),
+            "loss_seconds": campaign.loss_seconds,
             "read_only": campaign.read_only or None,
         }
         if payload.get("token"):

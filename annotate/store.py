@@ -150,7 +150,8 @@ class Store:
             self._writer.close()
 
     @contextmanager
-    def _write(self) -> Iterator[Transaction]:
+    def transaction(self) -> Iterator[Transaction]:
+        """One write, all or nothing; the methods below are what it is for. Raises NotSaved where nothing can be written."""
         if self._writer is None:
             raise NotSaved(f"{self.path} is open for reading only: nothing was saved.")
         with self._writer.transaction() as tx:
@@ -190,7 +191,7 @@ class Store:
 
         A pair of the same two texts, in either order, is added once; two equal texts are dropped unless the pair is an *identical* check.
         """
-        with self._write() as tx:
+        with self.transaction() as tx:
             n_items = sum(put_new(tx, item, item_id=item.item_id) for item in items)
             n_candidates = sum(put_new(tx, c, candidate_id=c.candidate_id) for c in candidates)
             n_pairs = n_known = n_identical = 0
@@ -208,7 +209,7 @@ class Store:
 
     def add_annotator(self, annotator: Annotator) -> Annotator:
         """Add someone; adding the same person again changes nothing. Raises ValueError for an id or identity in use, or erased."""
-        with self._write() as tx:
+        with self.transaction() as tx:
             there = tx.find(Annotator, annotator_id=annotator.annotator_id)
             if there is not None:
                 if replace(annotator, joined_at=there.joined_at) != there:
@@ -222,7 +223,7 @@ class Store:
 
     def update_annotator(self, annotator: Annotator) -> Annotator:
         """Change someone's details, status included. Raises ValueError for an unknown id."""
-        with self._write() as tx:
+        with self.transaction() as tx:
             there = known(tx, annotator.annotator_id)
             return tx.put(replace(annotator, joined_at=there.joined_at))
 
@@ -234,7 +235,7 @@ class Store:
         """
         theirs = JudgmentQuery(annotator_id=annotator_id, judge_kind=None, excluded=True, revisions=True)
         first_vote = min((judgment.created_at for judgment in self.judgments(theirs)), default="")
-        with self._write() as tx:
+        with self.transaction() as tx:
             if tx.find(Erasure, annotator_id=annotator_id) is None:
                 known(tx, annotator_id)
                 tx.apply({"erase": annotator_id, "at": tx.at})
@@ -252,7 +253,7 @@ class Store:
         None where ``capacity`` other people have answered it (and count) or hold a running lease: choose another pair. Raises ValueError
         for an unknown pair or person or a wrong side, AlreadyJudged where this person has answered it.
         """
-        with self._write() as tx:
+        with self.transaction() as tx:
             fit_to_judge(known(tx, assignment.annotator_id))
             if tx.find(Pair, pair_id=assignment.pair_id) is None:
                 raise ValueError(f"there is no pair {assignment.pair_id}")
@@ -266,7 +267,7 @@ class Store:
 
     def release(self, pair_id: str, annotator_id: str) -> None:
         """End a lease now, so that others may get the pair; a late answer still counts. Nothing happens where there is none."""
-        with self._write() as tx:
+        with self.transaction() as tx:
             there = tx.find(Assignment, pair_id=pair_id, annotator_id=annotator_id)
             if there is not None and there.lease_until > tx.at:
                 tx.put(replace(there, lease_until=tx.at))
@@ -277,7 +278,7 @@ class Store:
         ``created_at`` is set unless given (an import gives it). Raises ValueError for an id used for another answer, an unknown or blocked
         person, a pair never shown or shown the other way round; AlreadyJudged for a second answer that is no revision of the current one.
         """
-        with self._write() as tx:
+        with self.transaction() as tx:
             return record(tx, judgment)
 
     def revise(self, judgment: Judgment) -> Judgment:
@@ -288,7 +289,7 @@ class Store:
 
     def import_votes(self, assignments: Iterable[Assignment], judgments: Iterable[Judgment]) -> int:
         """Take over answers given elsewhere, in order, all or nothing; their times and ids stay. Returns how many were new."""
-        with self._write() as tx:
+        with self.transaction() as tx:
             for assignment in assignments:
                 put_new(tx, assignment, pair_id=assignment.pair_id, annotator_id=assignment.annotator_id)
             before = tx.seq
@@ -320,7 +321,7 @@ class Store:
 
     def exclude(self, exclusion: Exclusion) -> Exclusion:
         """Enter or switch (``active``) one exclusion; the same target and reason are one entry. The switch goes to the events too."""
-        with self._write() as tx:
+        with self.transaction() as tx:
             for noun, name in ((Judgment, "judgment_id"), (Annotator, "annotator_id"), (Pair, "pair_id")):
                 value = getattr(exclusion, name)
                 if value is not None and tx.find(noun, **{name: value}) is None:
@@ -336,17 +337,17 @@ class Store:
 
     def record_event(self, event: Event) -> Event:
         """Append to the audit trail and return the event as kept."""
-        with self._write() as tx:
+        with self.transaction() as tx:
             return tx.put(replace(event, at=event.at or tx.at, seq=tx.seq + 1))
 
     def record_export(self, export: Export) -> Export:
         """Note an export; the same files noted again are one entry."""
-        with self._write() as tx:
+        with self.transaction() as tx:
             return tx.find(Export, export_id=export.export_id) or tx.put(replace(export, at=export.at or tx.at))
 
     def set_setting(self, name: str, value: Any) -> None:
         """Keep a setting (any JSON value)."""
-        with self._write() as tx:
+        with self.transaction() as tx:
             tx.put(Setting(name, value))
 
     def setting(self, name: str, default: Any = None) -> Any:

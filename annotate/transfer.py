@@ -219,7 +219,7 @@ def take_over(store: Store, contents: Contents, source: str = "an export") -> Ta
 
     An answer that contradicts one that stands here, or hangs on a pair that is another one here, is refused and the rest go on.
     """
-    with store._write() as tx:
+    with store.transaction() as tx:
         gone = {erasure.annotator_id for erasure in select(tx.db, Erasure)}
         people = [a for a in contents.annotators if a.annotator_id not in gone]
         new_people = [a for a in people if put_new(tx, replace(a, status="active"), annotator_id=a.annotator_id)]
@@ -343,7 +343,7 @@ def _keep(store: Store, label: str, sheet: Sheet) -> Imported:
                 refused.append(row)
         except ValueError as error:
             refused.append(Refusal(row.where, str(error)))
-    with store._write() as tx:
+    with store.transaction() as tx:
         added = _add(tx, made)
         if tx.changes:
             counts = {"source": label, "rows": len(sheet.rows), "pairs": added.pairs, "refused": len(refused)}

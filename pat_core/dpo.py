@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 Stage = Literal["reference", "training"]
 PRECISIONS = ("auto", "float32", "bfloat16")
 QUANTS = ("auto", "", "nf4")
+ROWS = "rows"  # the folder of a run's dataset
 _TRAINING_WORK = 2.5  # a token trained on costs so many tokens read by the reference
 
 
@@ -242,10 +243,16 @@ def _trainer(
 
     from pat_core.dpo_trainer import WeightedDPOTrainer
 
+    rows = Path(args.output_dir) / ROWS  # on disk: there all processes, and the next start, find what the reference made of them
+    with args.main_process_first(local=False):
+        if not rows.exists():
+            unfinished = rows.with_name(f".{ROWS}.new")
+            Dataset.from_list([_row(p) for p in pairs]).save_to_disk(unfinished)
+            unfinished.rename(rows)
     trainer = WeightedDPOTrainer(
         model=_policy(base, parent, settings, args),
         args=args,
-        train_dataset=Dataset.from_list([_row(p) for p in pairs]),
+        train_dataset=Dataset.load_from_disk(rows),
         processing_class=AutoTokenizer.from_pretrained(base, trust_remote_code=False),
         max_tokens=settings.max_tokens,
         watch=meter,
@@ -358,8 +365,7 @@ class _Meter:
     def __call__(self, stage: Stage, done: int, whole: int, history: Sequence[Mapping[str, float]]) -> None:
         if self._cancel.is_set():
             raise Cancelled("the training was stopped; what it had learned up to its last checkpoint is kept for the next start")
-        if stage == "reference":
-            self._reference_tokens = whole
+        self._reference_tokens = whole if stage == "reference" else whole // self._epochs
         if self._progress is None:
             return
         read, trained = (done, 0) if stage == "reference" else (self._reference_tokens, done)
@@ -410,15 +416,16 @@ def _begin(out: Path, fingerprint: str) -> None:
     """Makes ``out`` ready: what another run left there goes."""
     marker = out / "run.sha256"
     if not marker.is_file() or marker.read_text(encoding="utf-8") != fingerprint:
-        for folder in out.glob("checkpoint-*"):
-            shutil.rmtree(folder)
-    shutil.rmtree(out / "adapter", ignore_errors=True)
+        for folder in (*out.glob("checkpoint-*"), out / ROWS):
+            shutil.rmtree(folder, ignore_errors=True)
+    for leftover in ("adapter", f".{ROWS}.new"):
+        shutil.rmtree(out / leftover, ignore_errors=True)
     (out / "report.json").unlink(missing_ok=True)
     marker.write_text(fingerprint, encoding="utf-8")
 
 
 def _save(policy: PeftModel, out: Path, report: Report) -> None:
-    """The adapter as float16 safetensors, the report last; then the checkpoints have served their purpose."""
+    """The adapter as float16 safetensors, the report last; then checkpoints and rows have served their purpose."""
     from safetensors.torch import load_file, save_file
 
     policy.save_pretrained(out / "adapter", selected_adapters=["default"])
@@ -428,8 +435,8 @@ def _save(policy: PeftModel, out: Path, report: Report) -> None:
     new = out / ".report.json.new"
     new.write_text(json.dumps(value, indent=1), encoding="utf-8")
     new.replace(out / "report.json")
-    for folder in out.glob("checkpoint-*"):
-        shutil.rmtree(folder)
+    for folder in (*out.glob("checkpoint-*"), out / ROWS):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _finished(out: Path, fingerprint: str) -> Report | None:

@@ -169,3 +169,6 @@ class WeightedDPOTrainer(DPOTrainer):
         super().log(logs, start_time)
         if update:
             self._tell()
+
+    def create_model_card(self, *args: Any, **more: Any) -> None:
+        """Writes none beside the checkpoints: the manifest of a published version says what it is."""

@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from annotate.schedule import Plan
 from store_data import SetClock
 from store_data import campaign as few_texts
 
-from annotate.campaign import Answer, Campaign, CampaignSettings, RateLimit, Refusal, Standing, open_campaign
+from annotate.campaign import Answer, Campaign, CampaignSettings, open_campaign
+from annotate.gate import RateLimit, Refusal, Standing
 from annotate.protocol import PageProtocol
+from annotate.schedule import Plan
 from annotate.types import Annotator, Assignment, Candidate, Event, Item, Judgment, JudgmentQuery, Pair, new_id, pair_of, winner
 
 OWNER = "the owner's long token"
@@ -112,7 +113,7 @@ def test_answers_change_by_revisions_and_only_the_last_ten(desk):
     assert changed.revision_of == kept[-1].judgment_id
     assert len(desk.store.judgments()) == 12 and len(desk.store.judgments(JudgmentQuery(revisions=True))) == 13
     oldest = desk.store.find(Assignment, pair_id=kept[0].pair_id, annotator_id=me.annotator.annotator_id)
-    stale = Answer(new_id(), kept[0].pair_id, desk._ticket(oldest), "B", revision_of=kept[0].judgment_id)
+    stale = Answer(new_id(), kept[0].pair_id, desk.seal.ticket(oldest), "B", revision_of=kept[0].judgment_id)
     with pytest.raises(Refusal, match="last 10 answers") as refused:
         desk.submit(me.token, stale)
     assert refused.value.code == "old"
@@ -142,7 +143,7 @@ def test_tokens_and_tickets_are_checked(desk):
         with pytest.raises(Refusal) as refused:
             desk.submit(token, given)
         assert refused.value.code == code, given
-    assert desk._ticket(turned) != shown.ticket
+    assert desk.seal.ticket(turned) != shown.ticket
     assert desk.store.judgments() == ()
 
 
@@ -231,7 +232,7 @@ def test_failed_checks_lead_to_advice_and_a_note_for_the_owner(desk):
     for pair, wrong in golds:
         shown = Assignment(pair.pair_id, me.annotator.annotator_id, wrong.candidate_id, "test")
         desk.store.lease(shown)
-        advice.append(desk.submit(me.token, Answer(new_id(), pair.pair_id, desk._ticket(shown), "A")).advice)
+        advice.append(desk.submit(me.token, Answer(new_id(), pair.pair_id, desk.seal.ticket(shown), "A")).advice)
     assert advice == [()] * 9 + [("guide",)]
     assert [e.detail for e in desk.store.all(Event, kind="review")] == [{"failed": 10, "of": 10}]
 
@@ -340,14 +341,14 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 @pytest.fixture
 def page(desk):
-    return PageProtocol(desk, lambda: 300)
+    return PageProtocol(desk)
 
 
 def test_a_judge_learns_nothing_but_the_texts(desk, page):
     fill(desk, 4)
     token = page.join({"nickname": "Ada", "consent": True, "lang": "de"})["token"]
     begun = page.begin({"token": token})
-    assert begun["me"] == {"nickname": "Ada", "judged": 0, "left": 4, "trained": False} and begun["loss_seconds"] == 300
+    assert begun["me"] == {"nickname": "Ada", "judged": 0, "left": 4, "trained": False} and begun["loss_seconds"] is None
     shown = page.next({"token": token})["pair"]
     assert shown["reference"]["samples"] and shown["answer"] is None
     sent = json.dumps([begun, shown, page.history({"token": token})])

@@ -23,6 +23,7 @@ SIDES: tuple[Side, Side] = ("first", "second")
 BLOCK = 4
 _BLOCKS = tuple(tuple("first" if i in firsts else "second" for i in range(BLOCK)) for firsts in combinations(range(BLOCK), BLOCK // 2))
 CHECK_SYSTEM = "check"  # constructed texts, whatever is wrong with them: system "check-..."
+LEAST_FURTHER = 0.05  # chance of a pair that waits for a further judge, so that opposite answers are settled even without an overlap
 MAX_COMPARISON = 56  # characters; a longer one is named by a hash, so that an order key stays below 80
 
 
@@ -171,8 +172,8 @@ def chances(pool: Pool, loads: Mapping[str, Load], seen: Iterable[str], plan: Pl
             further.append(name)
     fresh.sort()
     further.sort()
-    share = min(0.5, 2 * plan.overlap / (1 + plan.overlap)) if fresh and further else float(bool(further))
-    return {n: (1 - share) / len(fresh) for n in fresh if share < 1} | {n: share / len(further) for n in further if share > 0}
+    share = min(0.5, max(LEAST_FURTHER, 2 * plan.overlap / (1 + plan.overlap))) if fresh and further else float(bool(further))
+    return {n: (1 - share) / len(fresh) for n in fresh} | {n: share / len(further) for n in further}
 
 
 def capacity(pair: Pair, load: Load | None, plan: Plan, secret: str) -> int | None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from annotate.campaign import Answer, Campaign, Refusal
+from annotate.campaign import Answer, Campaign
 from annotate.database import StoreError
+from annotate.gate import Refusal
 from annotate.traces import candidates_of, item_of
 from annotate.types import Candidate, Item, new_id
 from pat_core.types import Trace

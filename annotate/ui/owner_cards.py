@@ -76,7 +76,8 @@ def days(r: Report) -> str:
     bars = "".join(_day(day, counts.get(day.isoformat(), 0), most) for day in shown)
     scale = f'<span class="pat-muted" aria-hidden="true">{most:,}</span><span class="pat-muted" aria-hidden="true">0</span>'
     ends = "".join(f"<span>{day.isoformat()}</span>" for day in dict.fromkeys((shown[0], shown[-1])))
-    body = f'<div class="pat-days" style="--n:{len(shown)}"><div>{scale}</div><ol>{bars}</ol><p class="pat-muted" aria-hidden="true">{ends}</p></div>'
+    plot = f'<div>{scale}</div><ol>{bars}</ol><p class="pat-muted" aria-hidden="true">{ends}</p>'
+    body = f'<div class="pat-days" style="--n:{len(shown)}">{plot}</div>'
     return _section("Answers a day", f"Days in UTC; {of(sum(counts.values()), 'answer')} on {of(len(counts), 'day')} in all.", body)
 
 

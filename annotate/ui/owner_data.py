@@ -58,7 +58,7 @@ def _build_backup(desk: OwnerDesk) -> None:
         '<h3 class="pat-title">Restore</h3><p class="pat-hint">Puts a backup in the place of the database, which is moved aside, not '
         "deleted. Answers given since then are gone from it. People erased since then stay erased.</p>"
     )
-    copy = gr.Dropdown(label="Backup", choices=[], elem_id="pat-copies")
+    copy = gr.Dropdown(label="Backup", choices=[], allow_custom_value=True, elem_id="pat-copies")
     word = gr.Textbox(label=f"Type {RESTORE_WORD} to confirm", max_length=20, elem_id="pat-restore-word")
     restore = gr.Button("Restore this backup", size="md", variant="stop")
     restored = gr.HTML("", elem_id="pat-restore-said")
@@ -137,7 +137,7 @@ def _build_erase(desk: OwnerDesk) -> None:
         '<h3 class="pat-title">Erase a person</h3><p class="pat-hint">Removes every row of a person and every text they contributed, with '
         "all answers on those, from the database and its journal. A random number and counts remain. This cannot be undone.</p>"
     )
-    who = gr.Dropdown(label="Person", choices=[], elem_id="pat-erase-who")
+    who = gr.Dropdown(label="Person", choices=[], allow_custom_value=True, elem_id="pat-erase-who")
     word = gr.Textbox(label=f"Type {ERASE_WORD} to confirm", max_length=20, elem_id="pat-erase-word")
     erase = gr.Button("Erase this person", size="md", variant="stop")
     said = gr.HTML("", elem_id="pat-erase-said")

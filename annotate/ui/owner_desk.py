@@ -2,7 +2,8 @@
 
 A part lays out its components, says which of them show the report (``shows``) and what a button does (``on``); ``connect`` ties the knots
 once all parts are there, because an action repaints every panel. Every handler is reachable by plain HTTP: nothing is read, computed or
-said before ``Campaign.require_owner`` has let the token pass. Leaves out the parts themselves.
+said before ``Campaign.require_owner`` has let the token pass. Nor by Gradio, which checks a list's values before any handler runs and names
+all of them in its refusal: so lists of people, answers and backups take any value, and the handlers check it. Leaves out the parts.
 """
 
 from __future__ import annotations

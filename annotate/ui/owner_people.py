@@ -69,7 +69,7 @@ def build_people(desk: OwnerDesk) -> None:
                 '<h3 class="pat-title">Let somebody judge, or not</h3><p class="pat-hint">Paused or blocked, they get no more pairs; their '
                 "answers stay.</p>"
             )
-            who = gr.Dropdown(label="Person", choices=[], elem_id="pat-status-who")
+            who = gr.Dropdown(label="Person", choices=[], allow_custom_value=True, elem_id="pat-status-who")
             status = gr.Radio(STATUSES, value="paused", label="Status", elem_classes="pat-segments")
             change = gr.Button("Change status", size="md")
             changed = gr.HTML("")
@@ -149,8 +149,10 @@ def build_ledger(desk: OwnerDesk) -> None:
     )
     with gr.Column(elem_classes="pat-form-narrow"):
         what = gr.Radio(TARGETS, value="answer", label="What", elem_classes="pat-segments")
-        who = gr.Dropdown(label="Person", choices=[], elem_id="pat-ledger-who")
-        answer = gr.Dropdown(label="Answer", info="The person’s newest answers.", choices=[], elem_id="pat-ledger-answer")
+        who = gr.Dropdown(label="Person", choices=[], allow_custom_value=True, elem_id="pat-ledger-who")
+        answer = gr.Dropdown(
+            label="Answer", info="The person’s newest answers.", choices=[], allow_custom_value=True, elem_id="pat-ledger-answer"
+        )
         pair = gr.Textbox(label="Pair", info=f"At least the first {MIN_PREFIX} characters of its id.", max_length=64, visible=False)
         reason = gr.Textbox(label="Reason", max_length=500, elem_id="pat-reason")
         leave_out = gr.Button("Leave out", size="md")
