@@ -77,10 +77,9 @@ def build_app(desk: Desk, views: tuple[View, ...] = VIEWS) -> gr.Blocks:
     import gradio as gr
 
     with gr.Blocks(title="PaT Workbench", analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True) as demo:
-        gr.Navbar(visible=False)  # each page links to what its reader needs
         views[0].build(demo, desk)
     for view in views[1:]:
-        with demo.route(view.name, f"/{view.path}"):
+        with demo.route(view.name, f"/{view.path}", show_in_navbar=False):
             view.build(demo, desk)
     return demo.queue(api_open=False, max_size=100, default_concurrency_limit=8)
 

@@ -98,7 +98,8 @@ def _style_question(facts: StyleFacts) -> str:
     lines = [f"Measured in texts by similar writers: {'; '.join(facts.cues)}.", f"Reads as: {', '.join(facts.tone)}."]
     if facts.quotes:
         lines.append("They wrote: " + " ".join(f'"{quoted(q)}"' for q in facts.quotes))
-    lines.append("This person says: " + ("; ".join(quoted(s) for s in facts.statements) or "nothing") + ".")
+    if facts.statements:
+        lines.append("This person says: " + "; ".join(quoted(s) for s in facts.statements) + ".")
     return "\n".join(lines)
 
 

@@ -4,15 +4,32 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = [
+CORE = [
     "pat_core.types", "pat_core.config", "pat_core.progress", "pat_core.cache", "pat_core.readers", "pat_core.cleaning", "pat_core.labels",
     "pat_core.corpus", "pat_core.stylometry", "pat_core.cues", "pat_core.embed", "pat_core.index", "pat_core.style_net", "pat_core.graph", "pat_core.topics",
-    "pat_core.points", "pat_core.prompts", "pat_core.weights", "pat_core.adapters", "pat_core.llm.types", "pat_core.llm.prompting",
+    "pat_core.points", "pat_core.prompts", "pat_core.weights", "pat_core.lora", "pat_core.adapters", "pat_core.llm.types", "pat_core.llm.prompting",
     "pat_core.llm.openvino_worker", "pat_core.llm.openvino_engine", "pat_core.llm.transformers_engine", "pat_core.llm.server_engine", "pat_core.llm", "pat_core.query",
-    "pat_core.agents", "pat_core.metrics", "pat_core.rewards", "pat_core.pipeline", "pat_core.summaries", "pat_core.warm_start",
-    "pat_core.train", "pat_core.evaluate",
+    "pat_core.agents", "pat_core.metrics", "pat_core.credit", "pat_core.rewards", "pat_core.preferences", "pat_core.pipeline", "pat_core.summaries",
+    "pat_core.warm_start", "pat_core.dpo_trainer", "pat_core.dpo", "pat_core.train", "pat_core.evaluate",
 ]  # fmt: skip
-ONLY_IN = {"gradio": ("pat_core/ui", "annotate/ui", "app.py"), "sqlite_utils": ("annotate",), "sentence_transformers": ("pat_core/embed.py",), "trl": ("pat_core/train.py",)}
+ANNOTATE = [
+    "annotate", "annotate.fields", "annotate.types", "annotate.migrations", "annotate.database", "annotate.rows", "annotate.journal", "annotate.archive",
+    "annotate.queries", "annotate.writer", "annotate.intake", "annotate.store", "annotate.stats.votes", "annotate.stats.model", "annotate.stats.pairs",
+    "annotate.stats.power", "annotate.stats.ratings", "annotate.stats.agreement", "annotate.stats.annotators", "annotate.stats", "annotate.votes",
+    "annotate.guard", "annotate.traces", "annotate.schedule", "annotate.constructed", "annotate.making", "annotate.schedule.__main__", "annotate.transfer",
+    "annotate.card", "annotate.export", "annotate.mirror", "annotate.gate", "annotate.campaign", "annotate.marks", "annotate.protocol", "annotate.figures",
+    "annotate.words", "annotate.report", "annotate.jobs", "annotate.bench", "annotate.ui", "annotate.ui.choice", "annotate.ui.page", "annotate.ui.owner_cards",
+    "annotate.ui.owner_desk", "annotate.ui.owner_people", "annotate.ui.owner_data", "annotate.ui.owner_pairs", "annotate.ui.owner_settings", "annotate.ui.owner",
+]  # fmt: skip
+ORDER = CORE + ANNOTATE
+ONLY_IN = {
+    "gradio": ("pat_core/ui", "annotate/ui", "app.py"),
+    "sqlite_utils": ("annotate",),
+    "sentence_transformers": ("pat_core/embed.py",),
+    "trl": ("pat_core/train.py", "pat_core/dpo.py", "pat_core/dpo_trainer.py"),
+    "evalica": ("annotate/stats",),
+    "huggingface_hub": ("annotate/mirror.py", "app.py", "pat_core/llm", "pat_core/weights.py", "pat_core/dpo.py", "pat_core/embed.py"),
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -34,15 +51,20 @@ def core_files() -> list[Path]:
     return [p for p in sorted((ROOT / "pat_core").rglob("*.py")) if "ui" not in p.parts and module_name(p) != "pat_core"]
 
 
-def test_every_core_module_has_its_place_in_the_order():
-    assert sorted(ORDER) == sorted(module_name(p) for p in core_files())
+def annotate_files() -> list[Path]:
+    return sorted((ROOT / "annotate").rglob("*.py"))
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert sorted(CORE) == sorted(module_name(p) for p in core_files())
+    assert sorted(ANNOTATE) == sorted(module_name(p) for p in annotate_files())
 
 
 def test_imports_go_up_only():
     place = {name: i for i, name in enumerate(ORDER)}
     wrong = [
         f"{module_name(p)} imports {other}"
-        for p in core_files()
+        for p in (*core_files(), *annotate_files())
         for other in imported(p) & place.keys()
         if place[other] >= place[module_name(p)] and not other == module_name(p).rpartition(".")[0]
     ]

@@ -15,13 +15,15 @@ from pathlib import Path
 import gradio as gr
 import httpx
 import pytest
-from doubles_ui import engine_room
+from doubles_ui import DoubleWorkbench, engine_room
 from test_report import simulate
 
 import app
 from annotate.campaign import Campaign, open_campaign
 from annotate.types import Annotator, Exclusion, new_id
 from annotate.ui.owner import build_owner
+from pat_core.config import DEMO_CORPUS
+from pat_core.corpus import read_corpus
 from pat_core.ui.opening import Opening
 from pat_core.ui.runs import Runs
 
@@ -41,7 +43,8 @@ class Served:
         self.campaign.store.exclude(Exclusion(HOSTILE, "owner", judgment_id=self.campaign.store.judgments()[0].judgment_id))
         self.campaign.store.backup()
         self.canary = people[0]
-        self.desk = app.Desk(Opening(lambda report: engine_room()), Runs(), self.campaign)
+        bench = DoubleWorkbench(read_corpus(DEMO_CORPUS)[0], word_seconds=0)
+        self.desk = app.Desk(Opening(lambda report: engine_room(bench)), Runs(), self.campaign)
         self.demo: gr.Blocks = app.build_app(self.desk, (app.View("Owner", "", self._build),))
         _, url, _ = self.demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **app.launch_settings(False))
         self.url = url.rstrip("/")
@@ -155,11 +158,30 @@ def test_the_page_itself_holds_no_figure_and_its_components_no_functions(served)
 
 
 def test_with_the_token_the_same_doors_answer(served):
-    """Else the tests above would pass on a page that never answers."""
+    """Else the tests above would pass on a page that never answers. Whoever has overheard the owner's session gets nothing out of it."""
     dependency = next(d for d in served.demo.get_config_file()["dependencies"] if d["api_name"] == "on_open")
     body = {"data": [TOKEN], "fn_index": dependency["id"], "session_hash": "owner"}
     text = answered(served, ("run/on_open", body))
     assert CANARY in text and "People agree on" in text
+    overheard = [(door, body | {"session_hash": "owner"}) for door, body in attempts(served) if door.startswith("run/")]
+    with ThreadPoolExecutor(16) as pool:
+        for text in pool.map(lambda request: answered(served, request), overheard):
+            assert CANARY not in text and served.canary.annotator_id not in text
+
+
+def test_a_campaign_that_cannot_be_written_can_be_looked_at(served):
+    """As where another program holds the database."""
+    campaign = open_campaign(served.campaign.path, TOKEN)
+    assert "is in use" in campaign.read_only
+    with gr.Blocks() as demo:
+        build_owner(demo, campaign, served.desk.opening, Runs())
+    act = {fn.api_name: fn.fn for fn in demo.fns.values()}
+    shown = [str(value) for value in act["on_open"](TOKEN).values()]
+    assert any("People agree on" in text for text in shown) and any("is in use" in text for text in shown)
+    for name, values in {"on_import": ("pasted", json.dumps(ROWS)), "on_make": ("systems", "", 2, ""), "on_invite": (2,)}.items():
+        (said,) = act[name](TOKEN, *values).values()
+        assert "is in use" in said and "alert" in said, name
+    campaign.close()
 
 
 def test_every_handler_is_private(served):
@@ -286,7 +308,7 @@ def test_a_person_is_left_out_and_taken_back_and_paused(served, browser):
     page, store = visit.page, served.campaign.store
     visit.open()
     visit.tab("Ledger")
-    page.get_by_text("All answers of a person").click()
+    page.get_by_role("radio", name="All answers of a person").check()
     visit.choose("#pat-ledger-who", CANARY)
     page.locator("#pat-reason textarea, #pat-reason input").first.fill("clicked at random")
     visit.press("Leave out")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def test_every_picture_and_linked_file_is_there():
 
 @pytest.mark.parametrize("module", sorted(set(re.findall(r"python -m ((?:pat_core|annotate)[\w.]*)", README))))
 def test_every_command_exists(module):
-    assert callable(importlib.import_module(module).main)
+    is_package = importlib.util.find_spec(module).submodule_search_locations is not None
+    assert callable(importlib.import_module(f"{module}.__main__" if is_package else module).main)
 
 
 @pytest.mark.parametrize("option", re.findall(r"--[a-z-]+", section("Start").split("Options:")[1].split("\n")[0]))

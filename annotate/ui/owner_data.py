@@ -74,6 +74,8 @@ def _build_backup(desk: OwnerDesk) -> None:
         if found is None:
             raise Refusal("shape", "Choose one of the listed backups first.")
         _confirmed(typed, RESTORE_WORD)
+        if desk.jobs.status.running:
+            raise Refusal("busy", f"{desk.jobs.status.name} is at work: wait for its end, or stop it under Pairs first.")
         return Done(desk.campaign.restore(found[1]), updates={word: ""})
 
     desk.on(back_up.click, on_backup, [], backed_up)

@@ -103,23 +103,24 @@ def _build_making(desk: OwnerDesk) -> None:
         drawn = _seed(with_seed, desk.campaign.store.counts()["pairs"])
         require_targets(room.workbench.corpus)
         desk.jobs.start(f"Making {of(wish.n, 'pair')} with seed {drawn}", _making(desk, room.workbench, wish, drawn))
-        return Done(updates=_watched(), repaint=False)
+        return Done(updates=watched(), repaint=False)
 
     def on_stop() -> Done:
         desk.jobs.stop()
-        return Done(updates=_watched(), repaint=False)
+        return Done(updates=watched(), repaint=False)
 
     def on_tick() -> Done:
-        return Done(updates=_watched(), repaint=not desk.jobs.status.running)
+        status = desk.jobs.status
+        return Done(html=desk.cards.job(status), updates={desk.timer: gr.Timer(active=status.running)}, repaint=not status.running)
 
-    def _watched() -> dict:
+    def watched() -> dict:
         status = desk.jobs.status
         return {progress: desk.cards.job(status), desk.timer: gr.Timer(active=status.running)}
 
     desk.on(kind.change, on_kind, [kind], said, [agent], repaint=False)
     desk.on(make_them.click, on_make, [kind, agent, n, seed], said)
     desk.on(stop.click, on_stop, [], said)
-    desk.on(desk.timer.tick, on_tick, [], said)
+    desk.on(desk.timer.tick, on_tick, [], progress)
 
 
 def _making(desk: OwnerDesk, bench: Workbench, wish: Wish, seed: int) -> Work:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-import pandas as pd
 
 from annotate.campaign import Refusal
 from annotate.types import Annotator, Exclusion, JudgmentQuery, Pair
@@ -62,7 +61,7 @@ def build_people(desk: OwnerDesk) -> None:
         interactive=False, show_search="filter", pinned_columns=1, wrap=True, max_height=460, buttons=[], show_label=False,
         elem_id="pat-people",
     )  # fmt: skip
-    desk.shows(table, people_frame)
+    desk.shows(table, lambda r: [_person_row(p) for p in r.people])
     with gr.Row(elem_classes="pat-forms"):
         with gr.Column(min_width=300):
             gr.HTML(
@@ -99,14 +98,10 @@ def build_people(desk: OwnerDesk) -> None:
     desk.on(invite.click, on_invite, [n], invited, [codes], repaint=False)
 
 
-def people_frame(r: Report) -> pd.DataFrame:
-    """Everybody, whoever answered most first; None where there is nothing to say, which sorts apart."""
-    return pd.DataFrame([_person_row(p) for p in r.people], columns=list(COLUMNS), dtype=object)
-
-
-def _person_row(p: Person) -> tuple[Any, ...]:
+def _person_row(p: Person) -> list[Any]:
+    """Somebody as COLUMNS has it; None where there is no number, which sorts apart."""
     votes = p.votes
-    return (
+    return [
         p.annotator.nickname,
         p.annotator.status,
         p.n,
@@ -124,7 +119,7 @@ def _person_row(p: Person) -> tuple[Any, ...]:
         when(p.annotator.joined_at),
         when(p.last_at) if p.last_at else "–",
         p.annotator.annotator_id,
-    )
+    ]
 
 
 def person_choices(r: Report) -> list[tuple[str, str]]:
