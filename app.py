@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
     from annotate.campaign import Campaign
+    from annotate.jobs import Jobs
     from pat_core.progress import Progress
     from pat_core.ui.opening import EngineRoom, Opening
     from pat_core.ui.runs import Runs
@@ -38,6 +39,7 @@ class Desk(NamedTuple):
     opening: Opening
     runs: Runs
     campaign: Campaign
+    jobs: Jobs
 
 
 class View(NamedTuple):
@@ -66,7 +68,7 @@ def _annotate(demo: gr.Blocks, desk: Desk) -> None:
 def _owner(demo: gr.Blocks, desk: Desk) -> None:
     from annotate.ui.owner import build_owner
 
-    build_owner(demo, desk.campaign, desk.opening, desk.runs)
+    build_owner(demo, desk.campaign, desk.opening, desk.jobs)
 
 
 VIEWS = (View("Compose", "", _compose), View("Annotate", "annotate", _annotate), View("Owner", "owner", _owner))
@@ -96,6 +98,7 @@ def launch_settings(on_space: bool) -> dict[str, Any]:
         "theme": theme.theme(),
         "css": theme.css(),
         "app_kwargs": {"middleware": [Middleware(Guard, frame_ancestors=ancestors)], "docs_url": None, "redoc_url": None},
+        "_frontend": False,  # else Gradio asks itself for its page once and gives up where many pages reconnect after a restart
         "footer_links": [],
         "allowed_paths": [],
         "max_file_size": "1mb",
@@ -168,6 +171,7 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(str(error))
     # Gradio reads both when it is imported, so it is imported after this
     os.environ.update(GRADIO_TEMP_DIR=str(scratch), GRADIO_ANALYTICS_ENABLED="False")
+    from annotate.jobs import Jobs
     from pat_core.ui.opening import Opening
     from pat_core.ui.runs import Runs
 
@@ -176,7 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     campaign = open_votes(config, owner_token, os.environ.get("SPACE_ID", ""))
     if campaign.fault:
         log.warning("%s Until that is put right no vote can be saved; the rest of the app works.", campaign.fault)
-    desk = Desk(Opening(open_engine_room(config, args.data)), Runs(), campaign)
+    runs = Runs()
+    desk = Desk(Opening(open_engine_room(config, args.data)), runs, campaign, Jobs(runs.turn))
     demo = build_app(desk)
     host = "0.0.0.0" if on_space else args.host  # a Space is reached through the hub's proxy only
     try:
@@ -200,6 +205,8 @@ def main(argv: list[str] | None = None) -> int:
     _wait_for_signal()
     print("Ending.", flush=True)
     desk.runs.stop_all()
+    desk.jobs.stop()
+    desk.jobs.wait(10)
     demo.close(verbose=False)
     campaign.close()
     if not desk.opening.finished.is_set():

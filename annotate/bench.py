@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -31,6 +33,8 @@ from annotate import archive
 from annotate.store import open_store
 from annotate.types import Candidate, Item, JudgmentQuery, new_id, pair_of
 
+log = logging.getLogger(__name__)
+
 ROOT = Path(__file__).resolve().parent.parent
 BURST_P99_SECONDS, STEADY_P99_SECONDS = 2.0, 0.3
 START_SECONDS = 300.0
@@ -39,7 +43,7 @@ OUTCOMES = ("A", "B", "tie", "A", "B", "both_bad")
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """Seconds from a vote's request to its acknowledgement; ``refused`` counts votes that had to be sent again."""
+    """Seconds from a vote's first request to its acknowledgement; ``refused`` counts refusals on the way."""
 
     n: int
     p50: float
@@ -77,6 +81,7 @@ class Tally:
 
     acknowledged: list[str] = field(default_factory=list)
     refusals: Counter[str] = field(default_factory=Counter)
+    resent: int = 0
     locked: int = 0
 
 
@@ -143,15 +148,22 @@ class Person:
         self._count = 0
 
     async def call(self, function: str, **payload: Any) -> dict[str, Any]:
+        """The reply, asked for again where the connection fails, as the page does: it was open too long, or the app was killed."""
         body = {
             "session_hash": self._session,
             "component_id": self._app.component("submit"),
             "fn_name": function,
             "data": {"token": self._token, **payload},
         }
-        reply = await self._client.post(f"{self._app.url}/gradio_api/component_server", json=body)
-        reply.raise_for_status()
-        return reply.json()
+        for tries in itertools.count():
+            try:
+                reply = await self._client.post(f"{self._app.url}/gradio_api/component_server", json=body)
+            except httpx.TransportError:
+                self._tally.resent += 1
+                await asyncio.sleep(min(30.0, 2.0**tries) if tries else 0.0)  # a browser tries a stale connection again at once
+                continue
+            reply.raise_for_status()
+            return reply.json()
 
     async def join(self) -> None:
         joined = await self.call("join", nickname=self._name, consent=True, lang="en")
@@ -166,7 +178,7 @@ class Person:
         self._pair = reply["pair"]
 
     async def vote(self) -> tuple[float, int]:
-        """Judge the pair in hand; (seconds of the acknowledged request, how often it had to be sent before)."""
+        """Judge the pair in hand; (seconds from the first request to the acknowledgement, how often it was refused before)."""
         assert self._pair is not None
         answer = {
             "id": new_id(),
@@ -179,24 +191,15 @@ class Person:
             "ui_version": "bench",
         }
         self._count += 1
-        resent = 0
-        while True:
-            began = time.perf_counter()
-            try:
-                reply = await self.call("submit", **answer)
-            except httpx.TransportError:  # the app was killed; the page would try again too
-                resent += 1
-                await asyncio.sleep(0.2)
-                continue
-            seconds = time.perf_counter() - began
-            if "saved" in reply:
-                self._tally.acknowledged.append(answer["id"])
-                return seconds, resent
-            refused = reply["refused"]
-            self._tally.refusals[refused["code"]] += 1
-            self._tally.locked += "locked" in refused["sentence"]
-            resent += 1
+        refused, began = 0, time.perf_counter()
+        while "saved" not in (reply := await self.call("submit", **answer)):
+            refusal = reply["refused"]
+            self._tally.refusals[refusal["code"]] += 1
+            self._tally.locked += "locked" in refusal["sentence"]
+            refused += 1
             await asyncio.sleep(0.1)
+        self._tally.acknowledged.append(answer["id"])
+        return time.perf_counter() - began, refused
 
 
 def fill(db: Path, n: int) -> None:
@@ -287,22 +290,27 @@ async def killed(app: App, people: Sequence[Person]) -> list[tuple[float, int]]:
 async def run(n_people: int, seconds: float, rate: float, kills: int, folder: Path) -> BenchReport:
     """The whole benchmark in ``folder``; see ``BenchReport``."""
     app, tally = App(folder), Tally()
+    log.info("the app starts")
     fill(app.db, int(2 * (n_people * (3 + kills) + rate * seconds)))
     app.start()
     try:
         await app.ready()
         limits = httpx.Limits(max_connections=n_people + 10, max_keepalive_connections=n_people + 10)
         async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+            log.info("%d people join", n_people)
             people = [Person(app, client, f"person {i}", tally) for i in range(n_people)]
             for person in people:
                 await person.join()
+            log.info("all of them vote at once, twice")
             bursts = [vote for _ in range(2) for vote in await burst(people)]
+            log.info("%g votes a second for %g s while texts are written", rate, seconds)
             stop = asyncio.Event()
             generating = asyncio.create_task(generate_until(app, stop))
             votes, reached = await steady(people, rate, seconds)
             stop.set()
             generations = await generating
             for _ in range(kills):
+                log.info("the app is killed in a burst and starts again")
                 await killed(app, people)
     finally:
         app.end(signal.SIGTERM)
@@ -346,6 +354,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=2, help="how often the app is killed in the middle of a burst")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here")
     args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     if min(args.people, args.seconds, args.rate) <= 0 or args.kills < 0:
         print("error: --people, --seconds and --rate must be above 0, and --kills not below it", file=sys.stderr)
         return 2
@@ -353,7 +363,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="annotate-bench-") as folder:
             report = asyncio.run(run(args.people, args.seconds, args.rate, args.kills, Path(folder)))
     except (RuntimeError, httpx.HTTPError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {str(error) or repr(error)}", file=sys.stderr)
         return 2
     if args.json:
         args.json.write_text(json.dumps(asdict(report) | {"met": report.met}, indent=2) + "\n", encoding="utf-8")

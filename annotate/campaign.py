@@ -47,6 +47,7 @@ Access = Literal["open", "invite"]
 
 PRIVACY = "1"  # the version of the notice that people agree to
 LAST = 10  # answers that can be changed
+TRIES = 8  # at a pair that others take first
 QUEUE_SECONDS = 1.0  # how old the picture of the queue may be; the store itself refuses a pair that is taken
 WRONG_TOKEN_SECONDS = 0.3
 ANSWERS_AT_ONCE, ANSWERS_A_SECOND = 60, 2.0
@@ -134,7 +135,7 @@ class Queue:
 
     read_at: float
     pool: Pool
-    loads: Mapping[str, Load]
+    loads: dict[str, Load]
     open_ids: frozenset[str]
 
 
@@ -290,29 +291,34 @@ class Campaign:
         me = self.annotator(token).annotator_id
         store = self._writable()
         with self._turns[hash(me) % len(self._turns)]:  # two tabs of one person get the same pair
-            for fresh in (False, True, True, True):
-                plan, judged, assigned, queue = self.settings.plan, self._judged(me), self._assigned(me), self._current_queue(fresh)
+            judged, assigned, plan = self._judged(me), self._assigned(me), self.settings.plan
+            for fresh in (False, *[True] * TRIES):
+                queue = self._current_queue(fresh)
                 offer = next_offer(me, pool=queue.pool, loads=queue.loads, assigned=assigned, judged=judged, plan=plan)
                 if offer is None and fresh:
-                    break
+                    return None
                 if offer is not None and (assignment := self._lease(store, me, offer, queue, plan)) is not None:
                     return self._shown(assignment, len(judged) + 1)
-        return None
+        raise Refusal("busy", "Many people are taking pairs at this moment: try again in a few seconds.")
 
     def _assigned(self, annotator_id: str) -> tuple[Assignment, ...]:
         return tuple(sorted(self.store.all(Assignment, annotator_id=annotator_id), key=lambda a: a.leased_at))
 
     def _lease(self, store: Store, annotator_id: str, offer: Offer, queue: Queue, plan: Plan) -> Assignment | None:
         """The pair, reserved for this person; None where others took it a moment ago, or this person answered it in another tab."""
+        pair_id = offer.pair.pair_id
         if offer.new:
             store.add_pairs([offer.pair])
-        load = queue.loads.get(offer.pair.pair_id)
+        load = queue.loads.get(pair_id) or Load(pair_id, 0, 0)
         room = None if offer.resumed else capacity(offer.pair, load, plan, self.seal.secret)
-        assignment = Assignment(offer.pair.pair_id, annotator_id, offer.shown_left_id, offer.order_key, offer.propensity)
+        assignment = Assignment(pair_id, annotator_id, offer.shown_left_id, offer.order_key, offer.propensity)
         try:
-            return store.lease(assignment, plan.lease_seconds, room)
+            kept = store.lease(assignment, plan.lease_seconds, room)
         except AlreadyJudged:
             return None
+        if kept is not None and not offer.resumed:
+            queue.loads[pair_id] = replace(load, n_leased=load.n_leased + 1)  # known to everybody before the queue is read anew
+        return kept
 
     def _shown(self, assignment: Assignment, number: int, answer: Judgment | None = None) -> Shown:
         pair = self.store.find(Pair, pair_id=assignment.pair_id)

@@ -62,7 +62,7 @@ class JobStatus:
             case "idle":
                 return "Nothing is being made."
             case "running":
-                return f"{self.name}: {far}.{kept}"
+                return f"{self.name}: {far if self.total else 'just begun'}.{kept}"
             case "stopping":
                 return f"{self.name}: stopping after the part at work, {far}.{kept}"
             case "done":

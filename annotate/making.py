@@ -98,7 +98,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one run of the pipeline gave, to be stored at once; the last batch of all is empty and has the final report."""
+    """What one run of the pipeline gave, to be stored at once; nothing where its texts were dropped. The last has the final report."""
 
     items: tuple[Item, ...]
     candidates: tuple[Candidate, ...]
@@ -222,6 +222,8 @@ class _Making:
                 self.made[f"one-factor {found.pair.agent}" if found.pair.agent else f"system {found.two[1].system}"] += 1
                 yield self._batch(found)
                 self._tell()
+            else:
+                yield Batch((), (), (), self._report())  # whoever shares the model with visitors gives it back between two runs
         yield Batch((), (), (), self._report())
 
     def _stopped(self) -> str:

@@ -1,12 +1,14 @@
 """Training the adapters of the agents and the generator with TRL and PEFT; the only module that imports them for training.
 
 ``python -m pat_core.train warm-start`` teaches one role after the other its form (supervised, LoRA, loss on the answer alone) and publishes
-each. Checkpoints are kept, so a run that was killed goes on where it stood. Leaves out, for now: the DPO rounds.
+each. Checkpoints are kept, so a run that was killed goes on where it stood. Leaves out the rounds (``rounds``), which this command hands
+over by name.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import logging
@@ -18,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pat_core.adapters import Manifest, publish
+from pat_core.adapters import Manifest, active_adapters, publish
 from pat_core.config import DEMO_CORPUS, Config, load_config
 from pat_core.corpus import read_corpus
 from pat_core.dpo import chat, send_no_telemetry, whole_checkpoint
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXAMINED_TOKENS = 32  # of an answer that a new version is examined by
+HANDED_OVER = {
+    "rounds": "DPO rounds from automatic rewards, from votes, or from both",
+    "closed-loop": "whether one round learns the taste of a simulated annotator",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,16 @@ class WarmStart:
     seed: int = 0
 
 
-def train_supervised(base: Path, data: Sequence[Example], out: Path, settings: WarmStart, device: str = "") -> dict[str, float]:
-    """Trains a LoRA on ``data`` into the PEFT folder ``out/adapter``, from ``out``'s checkpoints on. Returns losses, steps, seconds."""
+def train_supervised(
+    base: Path, data: Sequence[Example], out: Path, settings: WarmStart, device: str = "", parent: Path | None = None
+) -> dict[str, float]:
+    """Trains a LoRA, new or the one in ``parent``, on ``data`` into the PEFT folder ``out/adapter``, from ``out``'s checkpoints on.
+
+    Returns losses, steps, seconds.
+    """
     import torch
     from datasets import Dataset
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
@@ -66,6 +77,9 @@ def train_supervised(base: Path, data: Sequence[Example], out: Path, settings: W
     send_no_telemetry()
     cuda = torch.cuda.is_available() and device != "cpu"
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
+    new = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    if parent is not None:
+        model = PeftModel.from_pretrained(model, str(parent), is_trainable=True)
     chats = [{"prompt": chat(e.messages), "completion": chat([("assistant", e.completion)])} for e in data]
     trainer = SFTTrainer(
         model=model,
@@ -82,7 +96,7 @@ def train_supervised(base: Path, data: Sequence[Example], out: Path, settings: W
             use_cpu=not cuda,
             save_steps=40,
             save_total_limit=2,
-            logging_steps=10,
+            logging_steps=2 if parent else 10,
             report_to=[],
             seed=settings.seed,
             dataloader_pin_memory=False,
@@ -91,7 +105,7 @@ def train_supervised(base: Path, data: Sequence[Example], out: Path, settings: W
         ),
         train_dataset=Dataset.from_list(chats),
         processing_class=AutoTokenizer.from_pretrained(base, local_files_only=True),
-        peft_config=LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
+        peft_config=new if parent is None else None,
     )
     started = time.time()
     result = trainer.train(resume_from_checkpoint=whole_checkpoint(out))
@@ -174,18 +188,25 @@ def _served_answer(served: LLM, role: Role, messages: Messages) -> str:
     return next(event.text for event in served.generate([request]) if event.finish)
 
 
-def warm_start(config: Config, files: Mapping[Path, int], roles: Sequence[Role], registry: Path, settings: WarmStart) -> list[Manifest]:
-    """Trains and publishes an adapter for each of ``roles`` from at most ``files[path]`` examples of each file."""
+def warm_start(
+    config: Config, files: Mapping[Path, int], roles: Sequence[Role], registry: Path, settings: WarmStart, go_on: bool = False
+) -> list[Manifest]:
+    """Trains and publishes an adapter for each of ``roles`` from at most ``files[path]`` examples of each file.
+
+    ``go_on`` starts from the adapter that serves the role now; its rank stays.
+    """
     progress = terminal_progress()
     gguf = embedded_gguf(config.home)
     base, base_sha256 = reference_folder(gguf, config.home), sha256(gguf)
+    serving = active_adapters(config.home, base_sha256) if go_on else {}
     corpora = {path: read_corpus(path, progress=progress)[0] for path in files}
     published = []
     for role in roles:
         data = [e for path, corpus in corpora.items() for e in examples(corpus, role, files[path], settings.seed)]
         print(f"{role}: {len(data)} examples", flush=True)
-        out = config.home / "training" / f"warm-start-{role}"
-        metrics = train_supervised(base, data, out, settings, config.device)
+        parent = serving.get(role)
+        out = config.home / "training" / f"warm-start-{role}{'-from-' + parent.name if parent else ''}"
+        metrics = train_supervised(base, data, out, settings, config.device, parent)
         facts = {c.name: {"fingerprint": c.fingerprint, "at_most": files[path]} for path, c in corpora.items()}
         manifest = publish(
             out / "adapter",
@@ -196,6 +217,7 @@ def warm_start(config: Config, files: Mapping[Path, int], roles: Sequence[Role],
             data=facts,
             settings={"kind": "warm start", **asdict(settings)},
             metrics=metrics,
+            parent=parent.name if parent else "",
             by="warm-start",
             examine=examiner(config, gguf, role),
         )
@@ -214,17 +236,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     warm.add_argument("--roles", nargs="+", choices=ADAPTER_ROLES, default=list(ADAPTER_ROLES))
     warm.add_argument("--out", type=Path, help="the registry to publish to (default: adapters under PAT_HOME)")
+    warm.add_argument("--go-on", action="store_true", help="start from the adapter that serves now, not from nothing")
+    warm.add_argument("--learning-rate", type=float, default=WarmStart().learning_rate)
     warm.add_argument("--rank", type=int, default=WarmStart().rank)
     warm.add_argument("--epochs", type=float, default=WarmStart().epochs)
     warm.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    for name, text in HANDED_OVER.items():
+        commands.add_parser(name, help=text, add_help=False)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given and given[0] in HANDED_OVER:  # they may need votes, which the core does not know
+        return importlib.import_module("annotate.learning").main(given)
+    args = parser.parse_args(given)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         config = load_config()
         files = dict(_file_and_count(text) for text in args.data or [str(DEMO_CORPUS)])
-        warm_start(
-            config, files, args.roles, args.out or config.home / "adapters", WarmStart(rank=args.rank, epochs=args.epochs, seed=args.seed)
-        )
+        settings = WarmStart(args.learning_rate, rank=args.rank, epochs=args.epochs, seed=args.seed)
+        warm_start(config, files, args.roles, args.out or config.home / "adapters", settings, args.go_on)
     except (ValueError, OSError, LLMError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

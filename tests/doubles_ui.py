@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import networkx as nx
 
+import app
+from annotate.campaign import open_campaign
+from annotate.jobs import Jobs
 from pat_core.graph import visitor_subgraph
+from pat_core.progress import Progress
 from pat_core.types import (
     Alternative,
     Completion,
@@ -26,8 +31,10 @@ from pat_core.types import (
     Snapshot,
     Trace,
 )
-from pat_core.ui.opening import EngineRoom
+from pat_core.ui.opening import EngineRoom, Opening
+from pat_core.ui.runs import Runs
 
+OWNER_TOKEN = "the owner of the tests"
 HOSTILE = (
     "<img src=x onerror='window.pwned=1'> ${window.pwned=2} {{constructor}} </textarea><script>window.pwned=3</script> `${window.pwned=4}`"
 )
@@ -211,6 +218,12 @@ class DoubleWorkbench:
             timings={"retrieve": 0.1, "reason": 1.0, "write": 1.2},
         )
         yield now(stage="done", drafts=tuple(full), alternatives={n: OTHERS[n] for n in options.alternatives}, trace=trace)
+
+
+def app_desk(load: Callable[[Progress], EngineRoom], folder: Path) -> app.Desk:
+    """What the app is built from, with a campaign of its own in ``folder``; close the campaign at the end."""
+    runs = Runs()
+    return app.Desk(Opening(load), runs, open_campaign(folder / "votes.db", OWNER_TOKEN), Jobs(runs.turn))
 
 
 def engine_room(workbench: DoubleWorkbench | None = None) -> EngineRoom:

@@ -19,7 +19,14 @@ from annotate.types import Candidate, Item, Judgment, JudgmentQuery, pair_of
 from annotate.ui.page import ASSETS, LANGUAGES, PARTS, REQUESTS, build_annotate, page_catalogs, page_script, server_function
 
 SIZES = {"desk": {"width": 1280, "height": 860}, "phone": {"width": 390, "height": 844}}
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 FINDS = ("chromium", "chromium-browser", "google-chrome")
 CALLS = "**/component_server/**"
 PLACES = ("Alpenhof Brandl", "Norra kettle", "Pawprint vet clinic", "Fable library app")
@@ -47,7 +54,9 @@ def test_every_sentence_the_program_asks_for_is_there_and_none_lies_idle():
     script, english = page_script(), page_catalogs()["en"]
     keys = {re.sub(r"\.(one|other)$", "", key) for key in english}
     spaces = {key.split(".")[0] for key in keys if "." in key}
-    quoted = {text for text in re.findall(r"'([a-z_]+(?:\.\w+)*)'", script) if text in keys or text.split(".")[0] in spaces and "." in text}
+    quoted = {
+        text for text in re.findall(r"'([a-z_]+(?:\.\w+)*)'", script) if text in keys or ("." in text and text.split(".")[0] in spaces)
+    }
     built = tuple(re.findall(r"`([a-z_]+\.[\w.]*)\$\{", script))  # `answer.${outcome}`
     assert quoted <= keys, quoted - keys
     idle = {key for key in keys - quoted - {"language", "examples", "practice", "keys"} if not key.startswith(built)}
@@ -104,10 +113,11 @@ def fill(campaign: Campaign, n: int = 30, hostile: bool = False) -> None:
     items, candidates, pairs = [], [], []
     for i in range(n):
         place = HOSTILE if hostile else PLACES[i % len(PLACES)]
-        sample = HOSTILE if hostile else f"Came at {i + 7}:10 with wet boots. The dumplings were the size of a handball, and nobody moaned. " * (1 + i % 3)
-        about = {"topic": place, "title": f"Visit {i}, in short", "rating": 4, "statements": [place] if i % 2 else [], "samples": [sample] * (1 + i % 3), "neighbors": []}
-        item = Item(f"Review of {place}: visit {i}", about, "test")
-        a = Candidate(item.item_id, HOSTILE if hostile else f"Wet boots by the oven, dumplings on the table, and nobody moaned at visit {i}.", "pat", {"seed": i})
+        sample = f"Came at {i + 7}:10 with wet boots. The dumplings were the size of a handball, and nobody moaned. " * (1 + i % 3)
+        about = {"topic": place, "title": f"Visit {i}, in short", "rating": 4, "statements": [place] if i % 2 else []}
+        item = Item(f"Review of {place}: visit {i}", about | {"samples": [HOSTILE if hostile else sample] * (1 + i % 3)}, "test")
+        good = HOSTILE if hostile else f"Wet boots by the oven, dumplings on the table, and nobody moaned at visit {i}."
+        a = Candidate(item.item_id, good, "pat", {"seed": i})
         b = Candidate(item.item_id, f"It is a wonderful place and I would definitely recommend visit {i} to anyone.", "none", {"seed": i})
         items.append(item)
         candidates += [a, b]
@@ -145,6 +155,13 @@ def browser():
 
 
 @pytest.fixture(scope="module")
+def expect(browser):
+    from playwright.sync_api import expect
+
+    return expect
+
+
+@pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[Served]:
     opened = open_campaign(tmp_path_factory.mktemp("page") / "votes.db", "owner")
     fill(opened)
@@ -162,7 +179,8 @@ class Visit:
         self.context = browser.new_context(viewport=SIZES[size], locale=locale, **touch)
         self.served, self.query, self.errors, self.elsewhere = served, query, [], []
         if token:
-            self.context.add_init_script(f"try {{ localStorage.getItem('pat-annotate-token') ?? localStorage.setItem('pat-annotate-token', '{token}') }} catch {{}}")
+            name = "'pat-annotate-token'"
+            self.context.add_init_script(f"localStorage.getItem({name}) ?? localStorage.setItem({name}, '{token}')")
         self.page = self.open()
 
     def open(self):
@@ -205,10 +223,9 @@ def by(served: Served, annotator_id: str, **which: bool) -> list[Judgment]:
 
 
 @pytest.mark.browser
-def test_from_the_door_to_the_tenth_pair_with_the_keyboard_alone(browser, served):
-    expect = pytest.importorskip("playwright.sync_api").expect
+def test_from_the_door_to_the_tenth_pair_with_the_keyboard_alone(browser, expect, served):
     visit = Visit(browser, served)
-    page = visit.page
+    page, practised = visit.page, len(served.answers())
     expect(page.get_by_role("heading", name="Which text sounds more like this person?")).to_be_visible(timeout=20_000)
     expect(page.locator(".nav-holder")).to_be_hidden()
     page.get_by_label("Nickname").focus()
@@ -229,8 +246,8 @@ def test_from_the_door_to_the_tenth_pair_with_the_keyboard_alone(browser, served
         page.wait_for_timeout(450)
         visit.press("Enter")
     visit.at_pair(1)
-    assert served.answers() == () or all(j.rationale != "practice" for j in served.answers())
     before = len(served.answers())
+    assert visit.page.evaluate("localStorage.getItem('pat-annotate-token')") and before == practised
     given = ["1", "2", "0", "9", "s", "Shift+Digit1", "Shift+Digit2", "Numpad1", "1", "2"]
     for i, key in enumerate(given):
         visit.at_pair(i + 1)
@@ -250,20 +267,20 @@ def test_from_the_door_to_the_tenth_pair_with_the_keyboard_alone(browser, served
         ("A", "clearly"), ("B", "clearly"), ("A", "slightly"), ("A", "slightly"), ("B", "slightly"),
     ]  # fmt: skip
     assert kept[0].dims == {"style": "A", "topic": "same"} and kept[0].tags == ("voice", "details") and kept[1].dims == {"style": "B"}
-    assert all(j.input_kind == "keyboard" and j.ui_version.startswith("annotate-") and 0 < j.ms_visible <= j.ms_total < 60_000 for j in kept)
+    assert all(0 < j.ms_visible <= j.ms_total < 60_000 for j in kept)
+    assert {(j.input_kind, j.ui_version[:9]) for j in kept} == {("keyboard", "annotate-")}
     visit.close()
 
 
 @pytest.mark.browser
-def test_a_phone_with_a_thumb(browser, served):
-    expect = pytest.importorskip("playwright.sync_api").expect
+def test_a_phone_with_a_thumb(browser, expect, served):
     token, me = judge(served, "Thumb")
     visit = Visit(browser, served, "phone", query="?__theme=dark", locale="de-DE", token=token)
     page = visit.page
     visit.at_pair(1)
     expect(page.locator(".ann")).to_have_attribute("lang", "de")
     expect(page.get_by_role("heading", name="Welchen würde diese Person unterschreiben?")).to_be_visible()
-    paper, ink = page.evaluate("(() => { const s = getComputedStyle(document.querySelector('.ann-foot')); return [s.backgroundColor, s.color] })()")
+    paper, ink = page.locator(".ann-foot").evaluate("foot => [getComputedStyle(foot).backgroundColor, getComputedStyle(foot).color]")
     assert max(map(int, re.findall(r"\d+", paper)[:3])) < 60 < 180 < min(map(int, re.findall(r"\d+", ink)[:3]))
     for box in page.locator(".ann-answers button").all():
         size = box.bounding_box()
@@ -292,8 +309,7 @@ def test_a_phone_with_a_thumb(browser, served):
 
 
 @pytest.mark.browser
-def test_typing_never_votes_and_a_reload_keeps_everything(browser, served):
-    expect = pytest.importorskip("playwright.sync_api").expect
+def test_typing_never_votes_and_a_reload_keeps_everything(browser, expect, served):
     token, me = judge(served, "Typist")
     visit = Visit(browser, served, token=token)
     page = visit.page
@@ -319,8 +335,7 @@ def test_typing_never_votes_and_a_reload_keeps_everything(browser, served):
 
 
 @pytest.mark.browser
-def test_undo_is_a_revision_and_the_last_ten_can_be_changed(browser, served):
-    expect = pytest.importorskip("playwright.sync_api").expect
+def test_undo_is_a_revision_and_the_last_ten_can_be_changed(browser, expect, served):
     token, me = judge(served, "Changer")
     visit = Visit(browser, served, token=token)
     page = visit.page
@@ -348,8 +363,7 @@ def test_undo_is_a_revision_and_the_last_ten_can_be_changed(browser, served):
 
 
 @pytest.mark.browser
-def test_saved_is_said_after_the_reply_and_presses_in_between_do_nothing(browser, served):
-    expect = pytest.importorskip("playwright.sync_api").expect
+def test_saved_is_said_after_the_reply_and_presses_in_between_do_nothing(browser, expect, served):
     token, me = judge(served, "Hasty")
     visit = Visit(browser, served, token=token)
     page, held = visit.page, []
@@ -376,8 +390,7 @@ def test_saved_is_said_after_the_reply_and_presses_in_between_do_nothing(browser
 
 @pytest.mark.browser
 @pytest.mark.parametrize("reached", [False, True], ids=["lost on the way there", "lost on the way back"])
-def test_a_lost_connection_loses_no_answer_and_doubles_none(browser, served, reached):
-    expect = pytest.importorskip("playwright.sync_api").expect
+def test_a_lost_connection_loses_no_answer_and_doubles_none(browser, expect, served, reached):
     token, me = judge(served, "Tunnel")
     visit = Visit(browser, served, token=token)
     page = visit.page
@@ -407,8 +420,7 @@ def test_a_lost_connection_loses_no_answer_and_doubles_none(browser, served, rea
 
 
 @pytest.mark.browser
-def test_a_second_tab_hears_which_answer_stands(browser, served):
-    expect = pytest.importorskip("playwright.sync_api").expect
+def test_a_second_tab_hears_which_answer_stands(browser, expect, served):
     token, me = judge(served, "Two tabs")
     visit = Visit(browser, served, token=token)
     visit.at_pair(1)
@@ -425,8 +437,7 @@ def test_a_second_tab_hears_which_answer_stands(browser, served):
 
 
 @pytest.mark.browser
-def test_a_break_is_proposed_and_data_can_be_deleted(browser, served):
-    expect = pytest.importorskip("playwright.sync_api").expect
+def test_a_break_is_proposed_and_data_can_be_deleted(browser, expect, served):
     token, me = judge(served, "Leaver")
     visit = Visit(browser, served, token=token)
     page = visit.page
@@ -454,8 +465,7 @@ def test_a_break_is_proposed_and_data_can_be_deleted(browser, served):
 
 
 @pytest.mark.browser
-def test_a_name_that_is_not_known_any_more_comes_back_to_the_door(browser, served):
-    expect = pytest.importorskip("playwright.sync_api").expect
+def test_a_name_that_is_not_known_any_more_comes_back_to_the_door(browser, expect, served):
     token, me = judge(served, "Erased")
     visit = Visit(browser, served, token=token)
     visit.at_pair(1)
@@ -467,17 +477,15 @@ def test_a_name_that_is_not_known_any_more_comes_back_to_the_door(browser, serve
 
 
 @pytest.mark.browser
-def test_hostile_texts_stay_texts_and_blocked_storage_stops_nothing(browser, tmp_path):
-    expect = pytest.importorskip("playwright.sync_api").expect
+def test_hostile_texts_stay_texts_and_blocked_storage_stops_nothing(browser, expect, tmp_path):
     opened = open_campaign(tmp_path / "votes.db", "owner")
     fill(opened, 3, hostile=True)
     served = Served(opened)
     try:
         visit = Visit(browser, served)
         visit.page.close()
-        visit.context.add_init_script(
-            "for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name, { get() { throw new DOMException('blocked') } })"
-        )
+        for name in ("localStorage", "sessionStorage"):
+            visit.context.add_init_script(f"Object.defineProperty(window, '{name}', {{ get() {{ throw new DOMException('blocked') }} }})")
         visit.page = page = visit.open()
         page.get_by_label("Nickname").fill(HOSTILE[:60])
         page.get_by_label("I have read this").check()

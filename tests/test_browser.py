@@ -14,11 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from doubles_ui import HOSTILE, DoubleWorkbench, engine_room
+from doubles_ui import HOSTILE, DoubleWorkbench, app_desk, engine_room
 
 import app
-from pat_core.ui.opening import Opening
-from pat_core.ui.runs import Runs
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright (its own browsers are not needed)")
 expect = playwright.expect
@@ -52,9 +50,9 @@ def browser() -> Iterator[playwright.Browser]:
 class Served:
     """The real app on a free port with a double for its engine room, which opens when ``open`` is called."""
 
-    def __init__(self, bench: DoubleWorkbench) -> None:
+    def __init__(self, bench: DoubleWorkbench, folder: Path) -> None:
         self.bench = bench
-        self.desk = app.Desk(Opening(self._load), Runs())
+        self.desk = app_desk(self._load, folder)
         self.demo = app.build_app(self.desk)
         _, url, _ = self.demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **app.launch_settings(False))
         self.url = url.rstrip("/")
@@ -66,21 +64,23 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    it = Served(DoubleWorkbench())
+def served(tmp_path_factory) -> Iterator[Served]:
+    it = Served(DoubleWorkbench(), tmp_path_factory.mktemp("served"))
     it.desk.opening.start()
     it.desk.opening.finished.wait(10)
     yield it
     it.demo.close(verbose=False)
+    it.desk.campaign.close()
 
 
 @pytest.fixture
-def slow_served() -> Iterator[Served]:
+def slow_served(tmp_path) -> Iterator[Served]:
     """A model that takes seconds, not yet opened."""
-    it = Served(DoubleWorkbench(word_seconds=0.1))
+    it = Served(DoubleWorkbench(word_seconds=0.1), tmp_path)
     yield it
     it.desk.runs.stop_all()
     it.demo.close(verbose=False)
+    it.desk.campaign.close()
 
 
 class Visit:
@@ -170,11 +170,11 @@ def test_the_page_answers_while_models_load_and_says_so(browser, slow_served):
     visit.close()
 
 
-def test_what_went_wrong_at_the_start_is_on_the_page(browser):
+def test_what_went_wrong_at_the_start_is_on_the_page(browser, tmp_path):
     def load(report):
         raise ValueError("No network: put model.gguf into ~/.cache/pat-workbench.")
 
-    desk = app.Desk(Opening(load), Runs())
+    desk = app_desk(load, tmp_path)
     demo = app.build_app(desk)
     _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **app.launch_settings(False))
     desk.opening.start()

@@ -463,3 +463,14 @@ def test_every_request_survives_anything(desk, page, method):
         reply = getattr(page, method)(payload)
         assert isinstance(reply, dict) and ("refused" in reply or method == "begin")
     assert desk.store.all(Judgment) == () and desk.store.all(Annotator) == ()
+
+
+def test_a_hundred_people_at_once_all_get_pairs_nobody_else_has(desk):
+    desk.save_settings(CampaignSettings(plan=Plan(overlap=0.0, gold=0, swap=0, identical=0)))
+    for i in range(4):
+        made = few_texts(30, prompt=f"A hotel in town {i}")
+        desk.add_made([made.item], made.candidates, made.pairs)
+    people = [join(desk, f"p{i}") for i in range(100)]
+    with ThreadPoolExecutor(16) as pool:
+        shown = list(pool.map(lambda me: desk.next_pair(me.token), people, timeout=60))
+    assert len({s.assignment.pair_id for s in shown}) == 100

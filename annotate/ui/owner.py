@@ -21,15 +21,13 @@ from annotate.ui.owner_settings import build_settings
 from annotate.words import of, when
 from pat_core.ui.compose import REMEMBER_FOLDS
 from pat_core.ui.opening import Opening
-from pat_core.ui.runs import Runs
 
 if TYPE_CHECKING:
     from annotate.figures import Report
 
 
-def build_owner(demo: gr.Blocks, campaign: Campaign, opening: Opening, runs: Runs, jobs: Jobs | None = None) -> Jobs:
-    """Lay the page out inside the current page of ``demo`` and connect it; returns its background jobs, to be stopped at the end."""
-    jobs = jobs or Jobs(runs.turn)
+def build_owner(demo: gr.Blocks, campaign: Campaign, opening: Opening, jobs: Jobs) -> None:
+    """Lay the page out inside the current page of ``demo`` and connect it."""
     gr.HTML(
         '<header class="pat-head"><h1>Owner</h1><p>How the annotation goes, and what only its owner may do.</p></header>',
         elem_id="pat-owner-head",
@@ -82,7 +80,6 @@ def build_owner(demo: gr.Blocks, campaign: Campaign, opening: Opening, runs: Run
         desk.on(event, on_open, [], refused, [gate, page])
     desk.on(again.click, on_refresh, [], said)
     desk.connect()
-    return jobs
 
 
 def now(campaign: Campaign, r: Report) -> str:

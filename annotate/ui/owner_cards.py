@@ -295,7 +295,7 @@ def rewards(r: Report) -> str:
 
 def ledger(r: Report) -> str:
     """The exclusions with a button each; ``data-switch`` carries the entry's id."""
-    head = ("", "What", "Answers", "Reason", "By", "When", "")
+    head = ("Now", "What", "Answers", "Reason", "By", "When")
     body = [_ledger_row(row) for row in r.ledger]
     empty = "" if body else '<p class="pat-muted">The ledger is empty.</p>'
     return _section("The ledger", sentences(r)["excluded"], (table("Exclusions", head, body) if body else "") + empty)
@@ -303,9 +303,9 @@ def ledger(r: Report) -> str:
 
 def _ledger_row(row: LedgerRow) -> tuple[str, ...]:
     e = row.exclusion
-    button = f'<button type="button" data-switch="{e.exclusion_id}">{"Count again" if e.active else "Leave out again"}</button>'
-    state = "<b>left out</b>" if e.active else "counts"
-    return (state, escape(row.target), f"{row.n_votes:,}", escape(e.reason), escape(e.decided_by), when(e.decided_at), button)
+    now, change = ("<b>left out</b>", "Count again") if e.active else ("<span>counts</span>", "Leave out again")
+    button = f'<button type="button" data-switch="{e.exclusion_id}" aria-label="{change}: {escape(row.target)}">{change}</button>'
+    return (now + button, escape(row.target), f"{row.n_votes:,}", escape(e.reason), escape(e.decided_by), when(e.decided_at))
 
 
 def job(status: JobStatus) -> str:

@@ -149,7 +149,8 @@ def _build_erase(desk: OwnerDesk) -> None:
         there = somebody(desk, annotator_id)
         _confirmed(typed, ERASE_WORD)
         gone = desk.campaign.erase(there.annotator_id)
-        return Done(_erased(gone), _remains(gone), {word: ""})
+        left = gr.Dropdown(choices=person_choices(desk.report()), value=None)
+        return Done(_erased(gone), _remains(gone), {word: "", who: left})
 
     desk.on(erase.click, on_erase, [who, word], said, [word])
 

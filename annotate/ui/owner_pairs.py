@@ -144,7 +144,8 @@ def _making(desk: OwnerDesk, bench: Workbench, wish: Wish, seed: int) -> Work:
 
 def _kept(report: Report, added: Added) -> str:
     """What has come in so far, checks among it, and what was dropped on the way."""
-    parts = [f"{of(added.pairs, 'pair')} added, {sum(report.made.values()) - report.n_to_judge:,} of them checks"]
+    n_checks = sum(report.made.values()) - report.n_to_judge
+    parts = [f"{of(added.pairs, 'pair')} added" + (f", {n_checks:,} of them checks" if n_checks else "")]
     if added.known:
         parts.append(f"{added.known:,} known already")
     if report.dropped:

@@ -167,9 +167,9 @@ function settingsScreen() {
 
 function doneScreen() {
   const n = state.me?.judged ?? 0;
-  const sentence = state.closed ?? t('done.lead', { n });
-  const node = h('div', { class: 'ann-narrow' }, title(t(state.closed ? 'done.closed' : 'done.title')), paragraph(sentence, { class: 'ann-lead' }),
-    state.closed ? null : paragraph(t('done.later')),
+  const sentence = state.closed ?? (n ? t('done.lead', { n }) : t('done.later'));
+  const node = h('div', { class: 'ann-narrow' }, title(t(state.closed ? 'done.closed' : n ? 'done.title' : 'done.empty')), paragraph(sentence, { class: 'ann-lead' }),
+    n && !state.closed ? paragraph(t('done.later')) : null,
     h('div', { class: 'ann-buttons' }, button(t('done.again'), nextPair, { class: 'ann-primary' }), n ? button(t('nav.history'), () => openSide('history')) : null));
   return { node };
 }
@@ -194,8 +194,7 @@ function keysDialog() {
 }
 
 function breakDialog() {
-  const { since, pairs } = work.read();
-  const minutes = Math.max(1, Math.round((Date.now() - since) / 60_000));
+  const minutes = Math.max(2, Math.round((Date.now() - work.read().since) / 60_000));
   work.restart();
-  openDialog('break', t('break.title'), paragraph(t('break.lead', { minutes, pairs })), close => [button(t('break.go_on'), close, { class: 'ann-primary' })]);
+  openDialog('break', t('break.title'), paragraph(t('break.lead', { minutes })), close => [button(t('break.go_on'), close, { class: 'ann-primary' })]);
 }

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pat_core.llm.prompting import wait_for_turn
 from pat_core.types import Snapshot
 
 PER_SECOND = 12  # a page redraws no faster without lagging behind
@@ -66,10 +67,20 @@ class Runs:
             raise failure[0]
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """The model for other work than a visitor's run, while the block lasts; visitors wait meanwhile, so keep it short."""
-        with self._model:
+    def turn(self, cancel: threading.Event | None = None) -> Iterator[None]:
+        """The model for a piece of work that no visitor waits for, once no visitor wants it; they wait while the block lasts.
+
+        Once ``cancel`` is set the block is entered without the model: the work has to look at ``cancel`` first.
+        """
+        cancel = cancel or threading.Event()
+        while self._live and not cancel.wait(TICK_SECONDS / 4):
+            pass
+        held = wait_for_turn(self._model, cancel)
+        try:
             yield
+        finally:
+            if held:
+                self._model.release()
 
     def stop_all(self) -> None:
         """Cancel every run; their iterators end by themselves."""

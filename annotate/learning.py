@@ -1,0 +1,132 @@
+"""The learning commands that may need votes: ``python -m pat_core.train rounds`` and ``closed-loop`` end here.
+
+The core knows no votes, so its command line hands these two over by name. Leaves out everything that learns (``pat_core.rounds``,
+``closed_loop``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from annotate.closed_loop import Size, as_text, closed_loop, load_taste
+from annotate.database import StoreError
+from annotate.lessons import lessons
+from annotate.store import open_store
+from pat_core.config import DEMO_CORPUS, Config, load_config
+from pat_core.dpo import DPOSettings, TrainingError
+from pat_core.llm import open_llm
+from pat_core.llm.types import LLMError
+from pat_core.preferences import MODES
+from pat_core.progress import terminal_progress
+from pat_core.rounds import RoundSettings, learn, open_base
+from pat_core.rounds_rollouts import Stopped, open_bench
+from pat_core.types import ADAPTER_ROLES
+from pat_core.weights import WeightsError
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``arguments`` begin with rounds or closed-loop: 0, 2 for input that cannot be used, 1 where something else failed."""
+    parser = _Parser(prog="python -m pat_core.train")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _rounds_options(commands.add_parser("rounds", help="DPO rounds from automatic rewards, from votes, or from both"))
+    _closed_loop_options(commands.add_parser("closed-loop", help="whether one round learns the taste of a simulated annotator"))
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        result = (_rounds if options.command == "rounds" else _closed_loop)(load_config(), options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (StoreError, LLMError, WeightsError, TrainingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, Stopped):
+        print("stopped: the same command goes on where it stood", file=sys.stderr)
+        return 130
+    if options.json:
+        options.json.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _rounds_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, action="append", required=True, metavar="FILE", help="a corpus file; again for more")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--prompts", type=int, default=32, help="held-out reviews asked about, for each round and role")
+    parser.add_argument("--candidates", type=int, default=4, help="summaries or texts for each of them")
+    parser.add_argument("--roles", nargs="+", choices=ADAPTER_ROLES, default=list(ADAPTER_ROLES), help="in this order")
+    parser.add_argument("--db", type=Path, help="a campaign's database: learn from its votes too")
+    parser.add_argument("--use", choices=MODES, help="human votes, automatic rewards or both (default: both with --db, else automatic)")
+    parser.add_argument("--credit", choices=("differential", "raw"), default="differential", help="raw is the ablation")
+    parser.add_argument("--dev", type=int, default=40, help="held-out reviews of people never trained on, for the evaluation")
+    parser.add_argument("--out", type=Path, help="the registry to publish to (default: adapters under PAT_HOME)")
+    _common_options(parser, RoundSettings((Path(),)).dpo)
+
+
+def _closed_loop_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--taste", required=True, metavar="FILE.py:function", help="a function from a text to a number; the code is run")
+    parser.add_argument("--data", type=Path, default=DEMO_CORPUS, metavar="FILE", help="a corpus file (default: the demo corpus)")
+    parser.add_argument("--votes", type=int, default=Size().votes)
+    parser.add_argument("--cases", type=int, default=Size().cases, help="held-out texts that the taste judges at the end")
+    _common_options(parser, Size().dpo)
+
+
+def _common_options(parser: argparse.ArgumentParser, dpo: DPOSettings) -> None:
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, default=dpo.learning_rate)
+    parser.add_argument("--beta", type=float, default=dpo.beta)
+    parser.add_argument("--epochs", type=int, default=dpo.epochs)
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default=dpo.precision)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the report here")
+
+
+def _dpo(default: DPOSettings, options: argparse.Namespace) -> DPOSettings:
+    given = {name: getattr(options, name) for name in ("learning_rate", "beta", "epochs", "precision", "seed")}
+    return replace(default, **given)
+
+
+def _rounds(config: Config, options: argparse.Namespace) -> dict[str, Any]:
+    if options.use in ("human", "both") and options.db is None:
+        raise ValueError(f"--use {options.use} learns from votes: name their database with --db")
+    use = options.use or ("both" if options.db else "automatic")
+    settings = RoundSettings(
+        tuple(options.data),
+        options.rounds,
+        options.prompts,
+        options.candidates,
+        tuple(options.roles),
+        use,
+        options.credit,
+        options.dev,
+        options.seed,
+        _dpo(RoundSettings((Path(),)).dpo, options),
+    )
+    votes: tuple = ((), ())
+    if options.db is not None:
+        with open_store(options.db, read_only=True) as store:
+            votes = lessons(store)
+    return learn(config, settings, options.out or config.home / "adapters", votes, progress=terminal_progress())
+
+
+def _closed_loop(config: Config, options: argparse.Namespace) -> dict[str, Any]:
+    taste = load_taste(options.taste)
+    size = Size(options.votes, options.cases, _dpo(Size().dpo, options))
+    progress = terminal_progress()
+    base = open_base(config, progress)
+    bench = open_bench(config, options.data, open_llm(config, progress, adapters=base.adapters), progress)
+    result = closed_loop(config, base, bench, taste, options.taste.rpartition("/")[2], options.seed, size, progress)
+    print(as_text(result))
+    return result

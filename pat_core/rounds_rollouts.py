@@ -1,0 +1,305 @@
+"""Rollouts of a learning round: many held-out questions at once, and for each several summaries or texts of one role, scored.
+
+A question is a held-out review: its title and rating are asked, its text is the reference. The engine gets large batches of requests from
+many questions, which a run for one visitor (``pipeline``) cannot give it; the requests are those of a run with one round of the agents.
+Leaves out training and what is published (``rounds``), and the second round, in which an agent reads the other's notes.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pat_core.agents import SUMMARY_SAMPLING, agent_request, round_requests, summary_text
+from pat_core.config import Config
+from pat_core.corpus import Corpus, hold_out, read_corpus
+from pat_core.credit import Dropped, Grid, Selected, grid_of, leave_one_out, raw_rewards, select, select_raw, sibling_credit
+from pat_core.embed import open_embedder
+from pat_core.graph import open_style_graph
+from pat_core.llm.types import LLM, Request
+from pat_core.metrics import copy_rate, n_words
+from pat_core.pipeline import MAX_WORDS, TEXT_SAMPLING, TEXT_STOPS, Evidence, Workbench
+from pat_core.preferences import Comparison
+from pat_core.progress import Progress
+from pat_core.prompts import generator_messages
+from pat_core.rewards import reference_free_reward, reward
+from pat_core.topics import TopicSearch
+from pat_core.types import AGENTS, Agent, Completion, Draft, Query, Review, Reward, Role, Round, RunOptions, Trace
+from pat_core.warm_start import LONGEST, SHORTEST, in_training_half
+
+AT_ONCE = 20  # requests of one batch: their prompts and answers have to fit OpenVINO's memory for keys and values
+SUMMARY_TEMPERATURE = 1.0  # warm-started agents hardly vary below it
+OPTIONS = RunOptions(rounds=1, n_drafts=1, alternatives=())
+Score = Callable[["Question", str], Reward]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out review as a question: what is asked, the text that was really written, and what retrieval found."""
+
+    query: Query
+    reference: str
+    evidence: Evidence
+
+
+Notes = Mapping[Agent, Completion]  # both agents' summaries for one question
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Candidates of one role for one question. ``texts[i]`` are the outputs written from candidate i (its own text for the generator);
+    ``left_out`` those written without any summary of that agent, in the same seeds."""
+
+    question: Question
+    notes: Notes
+    role: Role
+    candidates: tuple[Completion, ...]
+    texts: tuple[tuple[Completion, ...], ...]
+    left_out: tuple[Completion, ...] = ()
+
+
+def open_bench(config: Config, data: Path, llm: LLM, progress: Progress | None = None) -> Workbench:
+    """A workbench on ``data`` that shares a model which is loaded already."""
+    corpus, _ = read_corpus(data, progress=progress)
+    cache = config.home / "cache"
+    search = TopicSearch(corpus, open_embedder(config.embedder, config.device), cache, progress)
+    return Workbench(corpus, open_style_graph(corpus, cache, progress), search, llm)
+
+
+def questions(bench: Workbench, n: int, seed: int, *, training: bool) -> list[Question]:
+    """At most ``n`` questions about reviews of the training half of the users, or of the others; one a user as far as users suffice.
+
+    The same for a seed; another seed takes other users first.
+    """
+    rng = random.Random(f"questions-{seed}-{training}")
+    by_user: dict[str, list[Review]] = {}
+    for user_id in sorted(bench.corpus.by_user):
+        mine = [r for r in bench.corpus.by_user[user_id] if _can_be_asked(bench.corpus, r)]
+        if mine and in_training_half(user_id) == training:
+            by_user[user_id] = rng.sample(mine, len(mine))
+    order = rng.sample(sorted(by_user), len(by_user))
+    turns = max(map(len, by_user.values()), default=0)
+    targets = [by_user[user_id][turn] for turn in range(turns) for user_id in order if turn < len(by_user[user_id])]
+    asked = ((hold_out(bench.corpus, target, seed=rng.randrange(1_000_000)), target.text) for target in targets[:n])
+    return [Question(query, text, bench.gather(query, OPTIONS)) for query, text in asked]
+
+
+def _can_be_asked(corpus: Corpus, review: Review) -> bool:
+    return SHORTEST <= n_words(review.text) <= LONGEST and any(r.user_id != review.user_id for r in corpus.by_topic[review.topic_id])
+
+
+# Writing in batches
+
+
+class Writer:
+    """Writes requests of any number with ``llm``; ``tell`` hears of them. ``seconds`` and ``tokens`` so far say how fast it is."""
+
+    def __init__(self, llm: LLM, progress: Progress | None = None, cancel: threading.Event | None = None) -> None:
+        self.llm, self.progress, self.cancel = llm, progress, cancel or threading.Event()
+        self.tokens = 0
+
+    def write(self, requests: Sequence[Request], label: str) -> dict[str, Completion]:
+        """Every request's completion by its key, whole sentences only where a text was cut at its length. Raises LLMError, Stopped."""
+        ordered = sorted(requests, key=lambda r: (r.role, r.max_new_tokens))  # a batch ends with its longest answer
+        done: dict[str, Completion] = {}
+        for start in range(0, len(ordered), AT_ONCE):
+            batch = {r.key: r for r in ordered[start : start + AT_ONCE]}
+            for event in self.llm.generate(list(batch.values()), self.cancel):
+                if event.finish:
+                    done[event.key] = self._completion(batch[event.key], event.text, event.n_tokens, event.finish)
+                    self.tokens += event.n_tokens
+            if self.cancel.is_set():
+                raise Stopped("stopped while texts were being written; what was finished before is kept")
+            if self.progress:
+                self.progress(label, len(done), len(ordered))
+        return done
+
+    def _completion(self, request: Request, text: str, n_tokens: int, finish: str) -> Completion:
+        text = text.strip()
+        if request.role in AGENTS:
+            text = summary_text(text) if text else ""
+        elif finish == "length":
+            text = whole_sentences(text)
+        return Completion(request.role, request.prompt, text, self.llm.adapters.get(request.role, ""), n_tokens, 0.0, finish)
+
+
+class Stopped(RuntimeError):
+    """The learning was asked to stop."""
+
+
+def whole_sentences(text: str) -> str:
+    """``text`` up to its last full stop, where that keeps half of its words; else as it is."""
+    end = max(text.rfind(mark) for mark in ".!?")
+    return text[: end + 1] if n_words(text[: end + 1]) * 2 >= n_words(text) else text
+
+
+def text_request(llm: LLM, question: Question, style: str, topic: str, key: str, seed: int) -> Request:
+    """What a run asks of the generator: the text from two summaries, '' for one left out."""
+    words = min(max(question.evidence.context.target_words, 12.0), MAX_WORDS)
+    return Request(
+        key=key,
+        prompt=llm.prompt(generator_messages(question.query, style, topic, shots=not llm.adapters.get("generator"))),
+        role="generator",
+        sampling=replace(TEXT_SAMPLING, temperature=OPTIONS.temperature),
+        seed=question.query.seed + seed,
+        max_new_tokens=int(words * 1.35) + 8,
+        min_new_tokens=int(words * 0.5),
+        stop=TEXT_STOPS,
+    )
+
+
+def take_notes(writer: Writer, asked: Sequence[Question], agents: Sequence[Agent] = AGENTS) -> list[Notes]:
+    """The agents' greedy summaries for each question."""
+    requests = [
+        replace(request, key=f"{i}-{request.key}")
+        for i, q in enumerate(asked)
+        for request in round_requests(writer.llm, q.query, q.evidence.facts, None)
+        if request.role in agents
+    ]
+    done = writer.write(requests, "Notes of the agents")
+    return [{agent: done[f"{i}-{agent}"] for agent in agents} for i in range(len(asked))]
+
+
+def write_texts(writer: Writer, asked: Sequence[Question], notes: Sequence[Notes], n: int, label: str = "Texts") -> list[list[Completion]]:
+    """``n`` texts for each question, in the seeds 0 to n - 1."""
+    requests = [
+        text_request(writer.llm, q, note["style"].text, note["topic"].text, f"{i}-{j}", j)
+        for i, (q, note) in enumerate(zip(asked, notes, strict=True))
+        for j in range(n)
+    ]
+    done = writer.write(requests, label)
+    return [[done[f"{i}-{j}"] for j in range(n)] for i in range(len(asked))]
+
+
+def roll_out(writer: Writer, role: Role, asked: Sequence[Question], notes: Sequence[Notes], k: int, n_texts: int = 2) -> list[Rollout]:
+    """``k`` candidates of ``role`` for each question with what comes of them.
+
+    Summaries are sampled from one prompt, each is written out in ``n_texts`` seeds, the same for all of a question; texts are themselves.
+    """
+    if role == "generator":
+        written = write_texts(writer, asked, notes, k, "Texts to compare")
+        return [
+            Rollout(q, note, role, tuple(texts), tuple((t,) for t in texts)) for q, note, texts in zip(asked, notes, written, strict=True)
+        ]
+    summaries = _summaries(writer, role, asked, k)
+    requests = []
+    for i, (q, note) in enumerate(zip(asked, notes, strict=True)):
+        for c, summary in enumerate([*(s.text for s in summaries[i]), ""]):
+            style, topic = (summary, note["topic"].text) if role == "style" else (note["style"].text, summary)
+            requests += [text_request(writer.llm, q, style, topic, f"{i}-{c}-{j}", j) for j in range(n_texts)]
+    done = writer.write(requests, f"Texts from summaries of the {role} agent")
+    rollouts = []
+    for i, (q, note) in enumerate(zip(asked, notes, strict=True)):
+        *texts, left_out = [tuple(done[f"{i}-{c}-{j}"] for j in range(n_texts)) for c in range(len(summaries[i]) + 1)]
+        rollouts.append(Rollout(q, note, role, tuple(summaries[i]), tuple(texts), left_out))
+    return rollouts
+
+
+def _summaries(writer: Writer, agent: Agent, asked: Sequence[Question], k: int) -> list[list[Completion]]:
+    """Up to ``k`` different whole summaries of ``agent`` for each question."""
+    sampling = replace(SUMMARY_SAMPLING, temperature=SUMMARY_TEMPERATURE, top_p=TEXT_SAMPLING.top_p)
+    requests = [
+        replace(agent_request(writer.llm, agent, q.query, q.evidence.facts, None, sampling, q.query.seed + j), key=f"{i}-{j}")
+        for i, q in enumerate(asked)
+        for j in range(k)
+    ]
+    done = writer.write(requests, f"Summaries of the {agent} agent")
+    found = []
+    for i in range(len(asked)):
+        whole = [c for j in range(k) if (c := done[f"{i}-{j}"]).text and c.finish != "length"]
+        found.append(list({c.text: c for c in whole}.values()))
+    return found
+
+
+def trace_of(rollout: Rollout, candidate: int, engine: str) -> Trace:
+    """The run that ends with the first text of a candidate."""
+    q, written = rollout.question, rollout.texts[candidate][0]
+    notes = rollout.notes if rollout.role == "generator" else {**rollout.notes, rollout.role: rollout.candidates[candidate]}
+    context = q.evidence.context
+    return Trace(
+        query=replace(q.query, seed=q.query.seed + candidate) if rollout.role == "generator" else q.query,
+        style_neighbors=q.evidence.style_neighbors,
+        topic_neighbors=q.evidence.topic_neighbors,
+        rounds=(Round(0, notes["style"], notes["topic"]),),
+        drafts=(Draft(written, reference_free_reward(written.text, context)),),
+        chosen=0,
+        alternatives=(),
+        copy_rate=copy_rate(written.text, context.retrieved_texts),
+        contribution=None,
+        engine=engine,
+        options=OPTIONS,
+    )
+
+
+# Scores
+
+
+def by_reference(question: Question, text: str) -> Reward:
+    """The reward of a text against what the person really wrote."""
+    return reward(text, question.evidence.context, question.reference)
+
+
+def without_reference(question: Question, text: str) -> Reward:
+    """The reward as in live use, which is the one that people's choices calibrate."""
+    return reference_free_reward(text, question.evidence.context)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A rollout with the reward of each candidate's texts, and the pair it gives by differential and by raw credit."""
+
+    rollout: Rollout
+    rewards: tuple[float, ...]
+    differential: Selected | Dropped
+    raw: Selected | Dropped
+
+
+def score_rollout(rollout: Rollout, score: Score) -> Scored:
+    """Credits: leave-one-out for a summary, against its siblings for a text (method: differential rewards)."""
+    texts = [c.text for c in rollout.candidates]
+    written = [[score(rollout.question, c.text).total for c in cell] for cell in rollout.texts]
+    if len(texts) < 2:
+        few = Dropped("too few candidates")
+        return Scored(rollout, tuple(float(np.mean(r)) for r in written), few, few)
+    if rollout.role == "generator":
+        rewards = np.array([r[0] for r in written])
+        credits = sibling_credit(rewards)
+    else:
+        grid = _grid(rollout, written, [score(rollout.question, c.text).total for c in rollout.left_out])
+        rewards, credits = raw_rewards(grid, rollout.role), leave_one_out(grid, rollout.role)
+    return Scored(rollout, tuple(rewards.tolist()), select(texts, credits.tolist()), select_raw(texts, rewards.tolist()))
+
+
+def _grid(rollout: Rollout, written: Sequence[Sequence[float]], left_out: Sequence[float]) -> Grid:
+    rows = [*enumerate(written), (None, left_out)]
+    cells = [(i, 0) if rollout.role == "style" else (0, i) for i, row in rows for _ in row]
+    return grid_of(cells, [value for _, row in rows for value in row])
+
+
+def comparison(scored: Scored, selected: Selected, pair_id: str) -> Comparison:
+    """The selected two candidates, the chosen one first, as ``mixed_pairs`` takes them."""
+    r = scored.rollout
+    a, b = r.candidates[selected.chosen], r.candidates[selected.rejected]
+    words = [round(float(np.mean([n_words(c.text) for c in r.texts[i]]))) for i in (selected.chosen, selected.rejected)]
+    return Comparison(
+        pair_id,
+        r.role,
+        a.prompt.messages,
+        a.text,
+        b.text,
+        scored.rewards[selected.chosen],
+        scored.rewards[selected.rejected],
+        *words,
+        weight=selected.weight,
+    )
+
+
+def means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every term over rows that all have it."""
+    rows = list(rows)
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}

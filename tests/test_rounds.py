@@ -1,0 +1,257 @@
+"""Rounds: who is asked, what a rollout holds and is worth, what votes become, and a whole run on a random two-layer model."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from doubles import HashEmbedder, ScriptedLLM
+from store_data import person, vote
+from test_closed_loop import corpus
+from tiny_model import save_tiny_model
+
+from annotate.lessons import lessons
+from annotate.store import open_store
+from annotate.types import Candidate, Item, Pair, pair_of
+from pat_core.config import Config
+from pat_core.credit import Dropped
+from pat_core.dpo import DPOSettings
+from pat_core.faithfulness import check_summary, measure, texts_of
+from pat_core.graph import StyleGraph, open_style_graph
+from pat_core.llm.types import LLM, Request
+from pat_core.pipeline import Workbench
+from pat_core.preferences import Choice, Comparison
+from pat_core.rounds import RoundSettings, compared, fell, learn, open_base, step_text
+from pat_core.rounds_rollouts import (
+    OPTIONS,
+    Question,
+    Stopped,
+    Writer,
+    comparison,
+    questions,
+    roll_out,
+    score_rollout,
+    take_notes,
+    trace_of,
+    whole_sentences,
+)
+from pat_core.topics import TopicSearch
+from pat_core.train import main
+from pat_core.types import ADAPTER_ROLES, Reward
+from pat_core.warm_start import in_training_half
+
+ADAPTERS = {"style": "style-1", "topic": "topic-1", "generator": "generator-1"}
+
+
+def answer(request: Request) -> str:
+    asked = request.prompt.messages[-1][1]
+    if request.role == "style":
+        return f" Similar writers use about {10 + request.seed % 3} words.\nGuidance: Write STYLE{request.seed % 3}."
+    if request.role == "topic":
+        return f" Reviewers mention the staff.\nGuidance: Praise TOPIC{request.seed % 3}."
+    notes = next((f"noted {n}" for n in range(3) if f"STYLE{n}" in asked), "without style")
+    return f"The staff were kind, seed {request.seed % 3} and {notes}, and we would come back here."
+
+
+@pytest.fixture(scope="module")
+def style_graph(tmp_path_factory) -> StyleGraph:
+    return open_style_graph(corpus(), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def bench(style_graph, tmp_path) -> Workbench:
+    return Workbench(corpus(), style_graph, TopicSearch(corpus(), HashEmbedder(), tmp_path), ScriptedLLM(answer, ADAPTERS))
+
+
+@pytest.fixture
+def asked(bench) -> list[Question]:
+    return questions(bench, 3, 0, training=True)
+
+
+def test_training_and_dev_questions_share_no_user_and_hide_the_answer(bench):
+    training, dev = (questions(bench, 12, 5, training=half) for half in (True, False))
+    assert all(in_training_half(q.query.user_id) for q in training) and not any(in_training_half(q.query.user_id) for q in dev)
+    assert len({q.query.user_id for q in training}) == min(12, len({u for u in bench.corpus.by_user if in_training_half(u)}))
+    for q in training + dev:
+        shown = " ".join(n.review.text for n in (*q.evidence.style_neighbors, *q.evidence.topic_neighbors))
+        assert q.reference not in shown and q.reference not in " ".join(q.query.samples)
+    assert [q.query for q in questions(bench, 12, 5, training=True)] == [q.query for q in training]
+
+
+def test_texts_are_asked_for_as_in_a_run(bench, asked):
+    writer = Writer(bench.llm)
+    roll_out(writer, "generator", asked[:1], take_notes(writer, asked[:1]), 2)
+    own = {(r.role, r.seed): replace(r, key="") for r in bench.llm.requests}
+    bench.llm.requests.clear()
+    bench.vary(bench.run(asked[0].query, OPTIONS), "generator", 2, OPTIONS)
+    run = {(r.role, r.seed): replace(r, key="") for r in bench.llm.requests if r.role != "base"}
+    shared = own.keys() & run.keys()
+    assert {role for role, _ in shared} == set(ADAPTER_ROLES) and all(own[k].prompt == run[k].prompt for k in shared if k[0] != "generator")
+    texts = [r for r in bench.llm.requests if r.key.startswith("text-")]
+    assert [replace(r, key="") for r in texts] == [own["generator", r.seed] for r in texts]
+
+
+def test_style_candidates_are_written_with_one_partner_and_left_out_in_the_same_seeds(bench, asked):
+    writer = Writer(bench.llm)
+    [rollout, *_] = roll_out(writer, "style", asked, take_notes(writer, asked), 3, n_texts=2)
+    assert len({c.text for c in rollout.candidates}) == len(rollout.candidates) == 3 and all(len(cell) == 2 for cell in rollout.texts)
+    assert all("noted" in c.text for cell in rollout.texts for c in cell) and all("without style" in c.text for c in rollout.left_out)
+    trace = trace_of(rollout, 1, "engine")
+    assert trace.rounds[-1].style == rollout.candidates[1] and trace.output == rollout.texts[1][0].text
+
+
+def test_credit_of_a_summary_is_its_reward_above_the_text_without_it(bench, asked):
+    writer = Writer(bench.llm)
+    [rollout, *_] = roll_out(writer, "style", asked, take_notes(writer, asked), 3)
+    worth = {"noted 0": 0.5, "noted 1": 0.2, "noted 2": 0.1, "without style": 0.46}
+
+    def score(question: Question, text: str) -> Reward:
+        return Reward(next(v for k, v in worth.items() if k in text), {}, {})
+
+    scored = score_rollout(rollout, score)
+    best = next(i for i, c in enumerate(rollout.candidates) if "STYLE0" in c.text)
+    assert scored.rewards[best] == pytest.approx(0.5) and scored.differential.chosen == scored.raw.chosen == best
+    assert (scored.differential.weight, scored.raw.weight) == (pytest.approx(0.4), 1)  # .04 above "left out", full at .1
+    made = comparison(scored, scored.differential, "p")
+    assert (made.agent, made.reward_a, made.reward_b) == ("style", pytest.approx(0.5), pytest.approx(0.1)) and "STYLE0" in made.a
+    worth["without style"] = 0.6
+    assert score_rollout(rollout, score).differential == Dropped("no better than left out")
+
+
+def test_a_text_cut_at_its_length_ends_with_a_sentence():
+    assert whole_sentences("We stayed two nights. It was good. The break") == "We stayed two nights. It was good."
+    assert (
+        whole_sentences("Hm. The rest of this was never ended in any way at all")
+        == "Hm. The rest of this was never ended in any way at all"
+    )
+
+
+def test_a_stop_is_heard_between_batches(bench, asked):
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(Stopped):
+        take_notes(Writer(bench.llm, cancel=cancel), asked)
+
+
+def test_a_fall_beyond_noise_is_seen_by_the_paired_change(bench):
+    dev = questions(bench, 8, 0, training=False)
+    rows = [{"total": 0.2 + i / 10} for i in range(8)]
+    assert fell(compared(dev, rows, [{"total": r["total"] - 0.01} for r in rows]))
+    assert not fell(compared(dev, rows, [{"total": r["total"] + (-0.02 if i % 2 else 0.02)} for i, r in enumerate(rows)]))
+    assert compared(dev, rows, rows)["gain"]["total"]["mean"] == 0
+
+
+# Votes
+
+
+def candidate(item: Item, text: str, role: str | None = "generator", system: str = "pat") -> Candidate:
+    done = {"completion": {"role": role, "messages": [["user", "Write."]], "prefix": "", "text": text}} if role else {}
+    return Candidate(item.item_id, text, system, {"rewards": {"total": len(text) / 100}, **done})
+
+
+def test_votes_become_choices_between_the_two_answers_and_a_swap_counts_for_its_original(tmp_path):
+    item = Item("Review of a kettle")
+    texts = [candidate(item, t) for t in ("One text.", "Another text.")]
+    copied = candidate(item, "A copy.", None, "copy")
+    factor, system = pair_of(*texts, "one-factor", agent="generator"), pair_of(texts[0], copied, "system")
+    gold = pair_of(texts[1], copied, "gold", expected=texts[1].candidate_id)
+    swap = Pair(item.item_id, factor.lo_id, factor.hi_id, factor.lo_sha, factor.hi_sha, "swap", repeat_of=factor.pair_id)
+    with open_store(tmp_path / "votes.db") as store:
+        store.add_pairs([factor, system, gold, swap], [*texts, copied], [item])
+        me, other = person(store), person(store, "Bo")
+        for pair, outcome in ((factor, "A"), (system, "tie"), (gold, "A")):
+            vote(store, pair, me, outcome)
+        vote(store, swap, other, "B")
+        comparisons, choices = lessons(store)
+    by_id = {c.pair_id: c for c in comparisons}
+    assert by_id.keys() == {factor.pair_id, system.pair_id}
+    made = by_id[factor.pair_id]
+    by_candidate = {c.candidate_id: c.text for c in texts}
+    assert (made.agent, made.prompt) == ("generator", (("user", "Write."),))
+    assert (made.a, made.b) == (by_candidate[factor.lo_id], by_candidate[factor.hi_id]) and made.reward_a == len(made.a) / 100
+    assert by_id[system.pair_id].agent is None
+    found = {(c.pair_id, c.annotator): (c.winner, c.a_left) for c in choices}
+    assert found == {
+        (factor.pair_id, me.annotator_id): ("a", True),
+        (system.pair_id, me.annotator_id): ("tie", True),
+        (factor.pair_id, other.annotator_id): ("b", True),
+    }
+
+
+# A whole run
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    save_tiny_model(folder / "model")
+    return folder
+
+
+def run(home: Path, style_graph: StyleGraph, votes=((), ()), cancel=None, tell=lambda text: None, **changes) -> dict:
+    config = Config(home=home, model=str(home / "model"), engine="transformers", device="cpu", threads=1)
+    few = {"prompts": 4, "candidates": 3, "dev": 4, "dpo": DPOSettings(learning_rate=1e-2, epochs=1)}
+    settings = RoundSettings((Path("tiny.jsonl"),), **few | changes)
+    search = TopicSearch(corpus(), HashEmbedder(), home / "cache")
+
+    def opened(path: Path, llm: LLM) -> Workbench:
+        return Workbench(corpus(), style_graph, search, llm)
+
+    return learn(config, settings, home / "adapters", votes, cancel=cancel, tell=tell, open_corpus=opened)
+
+
+def test_a_run_goes_through_every_role_and_says_what_happened(home, style_graph):
+    said: list[str] = []
+    report = run(home, style_graph, tell=said.append, roles=("topic", "generator"))
+    assert [(s["round"], s["role"]) for s in report["steps"]] == [(1, "topic"), (1, "generator")] and len(said) == 2
+    step = report["steps"][1]
+    assert step["training"]["n_pairs"] == step["rollouts"]["differential"]["kept"] > 0 and "accuracy" in said[1]
+    assert step["rollouts"]["n_prompts"] == 4 and {"before", "after", "gain"} < step["dev"].keys()
+    assert not (home / "adapters").exists() and step["version"] == ""
+    assert json.loads(json.dumps(report)) == report and step_text(step) == said[1]
+
+
+def test_a_run_that_was_stopped_goes_on_with_what_it_had(home, style_graph):
+    cancel = threading.Event()
+    with pytest.raises(Stopped):
+        run(home, style_graph, cancel=cancel, tell=lambda text: cancel.set(), seed=4, roles=("generator", "topic"))
+    [kept] = [p for p in home.glob("training/rounds-*/round-1-generator/result.json") if not (p.parent.parent / "report.json").exists()]
+    before = kept.stat().st_mtime_ns
+    report = run(home, style_graph, seed=4, roles=("generator", "topic"))
+    assert kept.stat().st_mtime_ns == before and [s["role"] for s in report["steps"]] == ["generator", "topic"]
+
+
+def test_votes_alone_teach_without_a_rollout(home, style_graph):
+    prompt = (("user", "Write about the hotel."),)
+    comparisons = [Comparison(f"p{i}", "generator", prompt, f"warm and kind. {'view ' * i}", "loud and cold.") for i in range(1, 7)]
+    choices = [Choice(c.pair_id, "ada", "a", True, f"j{c.pair_id}") for c in comparisons]
+    report = run(home, style_graph, (comparisons, choices), use="human", roles=("style", "generator"))
+    style, generator = report["steps"]
+    assert "nothing to train on" in style["why"] and generator["training"]["n_pairs"] == 6 and generator["rollouts"] == {}
+
+
+def test_what_cannot_be_learned_from_is_said_in_a_sentence(home, style_graph, capsys):
+    with pytest.raises(ValueError, match="no judgments yet"):
+        run(home, style_graph, use="human")
+    with pytest.raises(ValueError, match="candidates must be at least 2"):
+        RoundSettings((Path("x"),), candidates=1)
+    with pytest.raises(ValueError, match="server cannot be trained"):
+        open_base(Config(home=home, llm_url="http://127.0.0.1:1"))
+    assert main(["rounds", "--data", "nowhere.json", "--use", "both"]) == 2
+    assert "name their database with --db" in capsys.readouterr().err
+
+
+# Faithfulness
+
+
+def test_claims_are_held_against_the_texts_they_are_about(bench, asked):
+    q = asked[0]
+    n = round(sum(len(t.split()) for t in texts_of(q)) / len(texts_of(q)) / 5) * 5
+    found = check_summary(q, f"Similar writers use about {n} words, no exclamation marks and emoji. This person says: nothing.")
+    assert found.claims == (f"about {n} words", "no exclamation marks", "emoji") and found.true == found.claims[:2] and found.invented_words
+    report = measure({"adapter": [found, check_summary(q, "Nothing to check.")]}, "tiny", "style-1")
+    assert report.true_share["adapter"].mean == pytest.approx(2 / 3) and report.true_share["adapter"].n == 1
+    assert report.claims["adapter"].mean == 1.5 and report.invented_words["adapter"] == 0.5 and "66.7%" in str(report)
