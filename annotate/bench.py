@@ -129,12 +129,13 @@ class App:
             self._process.send_signal(how)
             self._process.wait(60)
 
-    def component(self, function: str) -> int:
-        """The id of the component that answers ``function`` (the Annotate page)."""
-        found = [c["id"] for c in self.config["components"] if function in (c.get("props", {}).get("server_fns") or ())]
-        if not found:
-            raise RuntimeError(f"no component of the app answers {function!r}")
-        return found[0]
+
+def server_component(config: dict[str, Any], function: str) -> int:
+    """The id of the component that answers ``function``, from the app's ``/config``."""
+    found = [c["id"] for c in config["components"] if function in (c.get("props", {}).get("server_fns") or ())]
+    if not found:
+        raise RuntimeError(f"no component of the app answers {function!r}")
+    return found[0]
 
 
 class Person:
@@ -151,7 +152,7 @@ class Person:
         """The reply, asked for again where the connection fails, as the page does: it was open too long, or the app was killed."""
         body = {
             "session_hash": self._session,
-            "component_id": self._app.component("submit"),
+            "component_id": server_component(self._app.config, "submit"),
             "fn_name": function,
             "data": {"token": self._token, **payload},
         }

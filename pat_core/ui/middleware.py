@@ -7,9 +7,12 @@ Leaves out rate limits per person: the queue bounds the work, and a proxy knows 
 from __future__ import annotations
 
 import json
+import logging
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4 * 1024 * 1024  # a pasted text of 1 MB still reaches the form, which answers with a sentence
 BLOCKED = ("/upload", "/upload_progress", "/deep_link", "/proxy=", "/monitoring", "/runs", "/stream/")
@@ -75,6 +78,11 @@ class Guard:
         except BodyTooLarge:
             if not started:
                 await _answer(send_guarded, 413, _too_large())
+        except Exception:  # the top of a request: Gradio answers a forged component id, for one, with a stack of its own
+            if started:
+                raise
+            log.exception("%s %s could not be answered", scope["method"], scope["path"])
+            await _answer(send_guarded, 400, "This request was not understood: reload the page and try again.")
 
 
 def refused(method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
