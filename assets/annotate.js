@@ -3,8 +3,6 @@
    its id and sent again until there is a reply. */
 
 const SIDES = ['guide', 'history', 'settings'];
-const SOFT = ['busy', 'retry', 'store', 'failed']; // refusals that time may mend; everything else is final
-const REPLY_MS = 20_000;
 
 const state = {
   campaign: {}, me: null, token: null, account: null, loss: null, readOnly: null, closed: null,
@@ -44,59 +42,6 @@ function say(sentence) {
 function notice(sentence, ...actions) {
   const box = h('div', { class: 'ann-notice' }, h('p', {}, sentence), h('div', { class: 'ann-buttons' }, actions, button(t('dismiss'), () => box.remove())));
   notices.replaceChildren(box);
-}
-
-/** The server speaks English; the other catalogs have a sentence for each of its codes. */
-const sentenceOf = ({ code, sentence }) => (has(`refused.${code}`) ? t(`refused.${code}`, { sentence }) : sentence);
-
-/* Asking the server */
-
-/** The reply, or null where none came: Gradio swallows network errors and bad statuses, and a sleeping server never answers. */
-async function ask(name, payload) {
-  let timer = 0;
-  const late = new Promise(resolve => { timer = setTimeout(resolve, REPLY_MS); });
-  try {
-    const reply = await Promise.race([server[name](payload), late]);
-    return reply && typeof reply === 'object' ? reply : null;
-  } catch (error) {
-    console.warn(error);
-    return null;
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** Whether the server hands out this page: then it was started anew and knows the page that is open no longer. */
-async function pageIsServed() {
-  try {
-    return (await fetch(location.pathname, { cache: 'no-store' })).ok;
-  } catch {
-    return false;
-  }
-}
-
-/** The first final reply; until then what is wrong stands above the answers, with a button that tries at once. */
-async function insist(name, payload, sentence) {
-  for (let tries = 1; ; tries++) {
-    const reply = await ask(name, payload);
-    if (!element.isConnected) return new Promise(() => {}); // replaced by a newer page, which goes on
-    if (reply && !SOFT.includes(reply.refused?.code)) {
-      lost.hidden = true;
-      lost.replaceChildren();
-      return reply;
-    }
-    const renewed = !reply && tries > 1 && await pageIsServed();
-    await new Promise(resolve => {
-      const again = () => { clearTimeout(timer); window.removeEventListener('online', again); resolve(); };
-      const timer = setTimeout(again, Math.min(30, 2 ** tries) * 1000);
-      window.addEventListener('online', again);
-      const said = renewed ? t('lost.renewed') : reply ? sentenceOf(reply.refused) : sentence;
-      const retry = renewed ? button(t('lost.reload'), () => location.reload()) : button(t('lost.again'), again);
-      if (lost.textContent !== said + retry.textContent) lost.replaceChildren(h('p', {}, said), retry); // an alert is read out each time it changes
-      else lost.lastChild.replaceWith(retry);
-      lost.hidden = false;
-    });
-  }
 }
 
 /* Coming and going */
@@ -303,56 +248,6 @@ function cancelEdit() {
 function backFromEdit(task) {
   state.open = task.back;
   return state.open ? show('judge') : nextPair();
-}
-
-/* Practice: answered like any pair, never sent */
-
-function practiceTask(i, draft) {
-  const round = CATALOGS[lang].practice;
-  const banner = () => (i === 0 ? h('p', { class: 'ann-banner' }, t('practice.lead')) : null);
-  return { kind: 'practice', name: `practice-${i}`, i, pair: pairOf(round[i]), draft: draft ?? readDraft('practice'), clock: new Clock(), banner, back: null, label: () => t('practice.number', { i: i + 1, of: round.length }) };
-}
-
-function startPractice() {
-  const back = state.open?.kind === 'practice' ? state.open.back : state.open;
-  const i = state.me.trained ? 0 : Math.min(Number(local.get('practice')) || 0, CATALOGS[lang].practice.length - 1);
-  state.open = { ...practiceTask(i), back };
-  dropHash();
-  show('judge');
-}
-
-async function confirmPractice(task) {
-  const round = CATALOGS[lang].practice;
-  const made = round[task.i];
-  if (!task.draft.outcome) return say(t('status.choose'));
-  if (!task.verdict) {
-    const { outcome, strength } = answerOf(task.draft);
-    const agreed = made.accept.includes(outcome) || made.accept.includes(`${outcome} ${strength}`);
-    task.verdictAt = performance.now();
-    task.verdict = { title: agreed ? t('practice.yes') : verdictOf(made.expected), why: made.why };
-    current.paint();
-    say('');
-    return current.verdict.focus({ preventScroll: true });
-  }
-  if (task.busy || performance.now() - task.verdictAt < 400) return; // a double press would skip what was said
-  if (task.i + 1 < round.length) {
-    if (!state.me.trained) local.set('practice', task.i + 1);
-    state.open = { ...practiceTask(task.i + 1), back: task.back };
-    return show('judge');
-  }
-  local.remove('practice');
-  if (state.me.trained) {
-    state.open = task.back;
-    return state.open ? show('judge') : nextPair();
-  }
-  task.busy = true;
-  current.paint();
-  const reply = await insist('trained', { token: state.token }, t('lost.next'));
-  task.busy = false;
-  if (reply.refused) return refusedAway(reply.refused);
-  state.me = reply.me;
-  await nextPair();
-  if (state.main === 'judge') say(t('practice.done'));
 }
 
 /* Screens */

@@ -1,11 +1,15 @@
 """Fixtures shared by all tests: offline always, and where the real benchmark files are."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", GRADIO_ANALYTICS_ENABLED="False", NO_PROXY="127.0.0.1,localhost", TOKENIZERS_PARALLELISM="false")
+CHROMIUM_ARGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 DATA = Path(os.environ.get("PAT_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 
@@ -44,3 +48,19 @@ def embedded_home() -> Path:
     home = load_config().home
     embedded_gguf(home)
     return home
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real Chromium, driven by Playwright; a missing one fails under CI and skips with a reason elsewhere."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright (its own browsers are not needed)")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        reason = "no Chromium on this machine: run tests/install_chromium.sh, or set CHROMIUM to its path"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    playwright.expect.set_options(timeout=15_000)  # two busy cores make a page slow, not wrong
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=found, args=CHROMIUM_ARGS)
+        yield chromium
+        chromium.close()

@@ -65,7 +65,7 @@ def test_every_sentence_the_program_asks_for_is_there_and_none_lies_idle():
 
 def test_texts_of_others_never_become_markup():
     for part in PARTS:
-        script = (ASSETS / part).read_text(encoding="utf-8")
+        script = (ASSETS / f"{part}.js").read_text(encoding="utf-8")
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", script), part
         assert not re.search(r"https?://", script), part
 
@@ -252,6 +252,7 @@ def test_from_the_door_to_the_tenth_pair_with_the_keyboard_alone(browser, expect
     for i, key in enumerate(given):
         visit.at_pair(i + 1)
         expect(page.locator("#ann-title")).to_be_focused()
+        expect(page.locator(".ann-count").first).to_be_visible()
         visit.press(key)
         if i == 0:  # down to the details: style A, topic the same, writing left out, reasons one and five
             visit.press("ArrowDown", "1", "ArrowDown", "0", "d", "d", "1", "5", "2", "2")

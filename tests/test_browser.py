@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,27 +22,6 @@ expect = playwright.expect
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"desk": {"width": 1280, "height": 860}, "phone": {"width": 390, "height": 844}}
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
-FINDS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, FINDS)), None)
-    if not found:
-        reason = "no Chromium on this machine: run tests/install_chromium.sh, or set CHROMIUM to its path"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found, args=ARGS)
-        yield chromium
-        chromium.close()
 
 
 class Served:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from doubles_model import tiny_llama
 from filelock import FileLock
 from safetensors.torch import load_file
 
@@ -22,10 +23,6 @@ from pat_core.train import EXAMINED_TOKENS, Reference
 from pat_core.types import PreferencePair
 
 SETTINGS = DPOSettings(learning_rate=1e-2, epochs=1, batch_size=2, save_steps=1)
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }} {{ m['content'] }} <|im_end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant {% endif %}"
-)
 
 
 def pair(
@@ -52,22 +49,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    """A random Llama of two layers with a word tokenizer, saved."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("base")
-    texts = [text for p in PAIRS for text in (p.chosen, p.rejected, p.prompt[0][1])]
-    vocabulary = ["<unk>", "system", "user", "assistant", *sorted({word for text in texts for word in text.split()})]
-    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {"unk_token": "<unk>", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, chat_template=TEMPLATE, **special)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.2, **shape)).save_pretrained(folder)
-    return folder
+    return tiny_llama(tmp_path_factory.mktemp("base"), [text for p in PAIRS for text in (p.chosen, p.rejected, p.prompt[0][1])])
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -196,25 +194,11 @@ def test_every_handler_is_private(served):
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright (its own browsers are not needed)")
 expect = playwright.expect
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 TABS = ("Overview", "People", "Systems", "Agreement and bias", "Rewards", "Pairs", "Settings", "Ledger", "Data")
 ROWS = [
     {"topic": "Lodge", "title": f"Night {i}", "text_a": f"A slow night {i}.", "text_b": f"Loud! {i}", "system_a": "pat", "system_b": "none"}
     for i in range(2)
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if not found:
-        reason = "no Chromium on this machine: run tests/install_chromium.sh, or set CHROMIUM to its path"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found, args=ARGS)
-        yield chromium
-        chromium.close()
 
 
 class Visit:

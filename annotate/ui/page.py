@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
-PARTS = ("annotate/dom.js", "annotate/keep.js", "annotate/judge.js", "annotate/screens.js", "annotate.js")
+PARTS = ("annotate/dom", "annotate/keep", "annotate/talk", "annotate/judge", "annotate/practice", "annotate/screens", "annotate")
 LANGUAGES = ("en", "de")
 REQUESTS = ("begin", "join", "trained", "next", "submit", "history", "leave")
 
@@ -62,7 +62,7 @@ def server_function(service: object, name: str) -> Callable[..., Payload]:
 
 def page_script() -> str:
     """The program of the page: its parts joined, so that they share one scope and no request fetches them."""
-    return "\n".join((ASSETS / part).read_text(encoding="utf-8") for part in PARTS)
+    return "\n".join((ASSETS / f"{part}.js").read_text(encoding="utf-8") for part in PARTS)
 
 
 def page_catalogs() -> dict[str, dict[str, Any]]:

@@ -77,7 +77,7 @@ function judgeScreen(task, act) {
     const article = h('article', { class: 'ann-text', 'aria-labelledby': `ann-text-${side}` },
       h('header', {}, h('h2', { id: `ann-text-${side}` }, h('span', { class: 'ann-letter', 'aria-hidden': 'true' }, side), h('span', { class: 'ann-sr' }, t('judge.text', { side }))), chosen),
       h('p', { class: 'ann-words', lang: pair.lang }, marked(parts)),
-      h('footer', {}, t('judge.shared', { n })));
+      h('p', { class: 'ann-count' }, t('judge.shared', { n })));
     groups[`text ${side}`] = article;
     return article;
   }
