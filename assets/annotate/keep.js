@@ -23,6 +23,16 @@ function shelf(open) {
       memory.delete(name);
       try { open().removeItem(name); } catch { /* blocked: nothing was kept there */ }
     },
+    /** Whether what is kept outlives the page. */
+    lasts() {
+      try {
+        open().setItem(`${PREFIX}probe`, '');
+        open().removeItem(`${PREFIX}probe`);
+        return true;
+      } catch {
+        return false;
+      }
+    },
     get(name) {
       try { return JSON.parse(this.text(PREFIX + name)); } catch { return null; } // unreadable is as good as not there
     },

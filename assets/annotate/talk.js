@@ -40,7 +40,7 @@ async function insist(name, payload, sentence) {
       lost.replaceChildren();
       return reply;
     }
-    const renewed = !reply && tries > 2 && await pageIsServed();
+    const renewed = !reply && tries > 2 && local.lasts() && await pageIsServed();
     await new Promise(resolve => {
       const again = () => { clearTimeout(timer); window.removeEventListener('online', again); resolve(); };
       const timer = setTimeout(again, Math.min(30, 2 ** tries) * 1000);
