@@ -62,7 +62,7 @@ def _annotate(demo: gr.Blocks, desk: Desk) -> None:
     from annotate.protocol import PageProtocol
     from annotate.ui.page import build_annotate
 
-    build_annotate(demo, PageProtocol(desk.campaign))
+    build_annotate(demo, PageProtocol(desk.campaign), sign_in=bool(os.environ.get("OAUTH_CLIENT_ID")))  # set on a Space with hf_oauth
 
 
 def _owner(demo: gr.Blocks, desk: Desk) -> None:

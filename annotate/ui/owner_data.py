@@ -17,8 +17,10 @@ from pathlib import Path
 import gradio as gr
 
 from annotate import archive
-from annotate.campaign import Refusal
+from annotate.campaign import Campaign
+from annotate.gate import Refusal
 from annotate.store import ErasureReport
+from annotate.types import Erasure
 from annotate.ui.owner_desk import Done, OwnerDesk
 from annotate.ui.owner_people import person_choices, somebody
 from annotate.words import of, when
@@ -143,6 +145,7 @@ def _build_erase(desk: OwnerDesk) -> None:
     word = gr.Textbox(label=f"Type {ERASE_WORD} to confirm", max_length=20, elem_id="pat-erase-word")
     erase = gr.Button("Erase this person", size="md", variant="stop")
     said = gr.HTML("", elem_id="pat-erase-said")
+    desk.shows(gr.HTML("", elem_id="pat-still-held"), lambda r: _still_held(desk.campaign))
     desk.shows(who, lambda r: gr.Dropdown(choices=person_choices(r)))
 
     def on_erase(annotator_id: object, typed: object) -> Done:
@@ -153,6 +156,16 @@ def _build_erase(desk: OwnerDesk) -> None:
         return Done(_erased(gone), _remains(gone), {word: "", who: left})
 
     desk.on(erase.click, on_erase, [who, word], said, [word])
+
+
+def _still_held(campaign: Campaign) -> str:
+    """Copies with somebody who was erased since, by the owner or by themselves on their page."""
+    erased = campaign.store.all(Erasure)
+    held = {str(path) for erasure in erased for path in archive.copies_holding(campaign.path, erasure.annotator_id)}
+    if not held:
+        return ""
+    places = "".join(f"<li>{escape(path)}</li>" for path in sorted(held))
+    return f'<p class="pat-hint">These copies still hold somebody who was erased; delete them by hand:</p><ul class="pat-list">{places}</ul>'
 
 
 def _confirmed(typed: object, word: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from annotate.campaign import Refusal
+from annotate.gate import Refusal
 from annotate.jobs import Step, Work
 from annotate.transfer import Imported, import_text
 from annotate.types import Added

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from annotate.campaign import Refusal
+from annotate.gate import Refusal
 from annotate.types import Annotator, Exclusion, JudgmentQuery, Pair
 from annotate.ui.owner_desk import Done, OwnerDesk
 from annotate.words import of, when

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import gradio as gr
 
-from annotate.campaign import CampaignSettings, Refusal
+from annotate.campaign import CampaignSettings
+from annotate.gate import Refusal
 from annotate.ui.owner_desk import Done, OwnerDesk
 
 ACCESS = [("Anybody with a nickname", "open"), ("Only with an invite code", "invite")]
