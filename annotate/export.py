@@ -27,10 +27,11 @@ from typing import Any, NamedTuple
 from annotate.card import DataFile, Uses, card
 from annotate.database import StoreError, sync_folder
 from annotate.fields import canonical
+from annotate.sheets import neutral
 from annotate.stats import Vote, cap_weights, pair_preferences
 from annotate.stats.pairs import PairPreference
 from annotate.store import Store, open_store
-from annotate.transfer import CAMPAIGN, FILES, SUMS, Contents, columns_of, contents_of, neutral, row_of
+from annotate.transfer import CAMPAIGN, FILES, SUMS, Contents, columns_of, contents_of, row_of
 from annotate.types import DIMENSIONS, Annotator, Candidate, Export, Judgment, Pair
 from annotate.votes import votes_by_candidate
 from pat_core.config import load_config

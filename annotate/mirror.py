@@ -1,9 +1,9 @@
 """On a Space, whose disk is gone at every restart: the journal in a private dataset, and the votes back from it before anything is served.
 
 Every process (a *run*) uploads its journal to a folder of its own, ``runs/RUN/``, each few minutes through huggingface_hub's
-CommitScheduler, and never touches what others wrote until all of it is in its own database; so two runs that overlap while a Space
-restarts cannot overwrite each other's votes. What an erasure or a restart has made superfluous is deleted there too, and then from the
-repository's history. Leaves out where the token comes from, and every place but a Space: there nothing here is used.
+CommitScheduler, and never touches what others wrote until all of it is in its own database, or a restore has replaced it; so two runs that
+overlap while a Space restarts cannot overwrite each other's votes. What an erasure or a restart has made superfluous is deleted there too,
+and then from the repository's history. Leaves out where the token comes from, and every place but a Space: there nothing here is used.
 """
 
 from __future__ import annotations
@@ -209,10 +209,20 @@ class _Segments(CommitScheduler):
 
 
 class Mirror:
-    """Uploads the journal of an open store from now on until ``close``; the scheduler swallows errors, ``state`` tells them."""
+    """Uploads the journal of an open store from now on until ``close``; the scheduler swallows errors, ``state`` tells them.
+
+    ``supersedes`` is the closed mirror of a store in whose place a backup was put: what it uploaded or took over is not taken over again,
+    and goes once the restored store is in the dataset.
+    """
 
     def __init__(
-        self, store: Store, repo: VotesRepo, every_minutes: float = EVERY_MINUTES, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        repo: VotesRepo,
+        every_minutes: float = EVERY_MINUTES,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        supersedes: Mirror | None = None,
     ) -> None:
         self.run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self._store = store
@@ -225,6 +235,9 @@ class Mirror:
         self._error = ""
         self._damaged: dict[str, str] = {}
         self._taken: dict[str, Files] = {}
+        if supersedes is not None:
+            runs = repo.runs(repo.head())
+            self._taken = {run: files for run, files in runs.items() if run == supersedes.run or supersedes._taken.get(run) == files}
         self._history_holds_deleted = False
         with repo.spoken():
             self._scheduler = _Segments(

@@ -13,11 +13,12 @@ from dataclasses import asdict
 from functools import wraps
 from typing import Any
 
-from annotate.campaign import Answer, Campaign, Shown
+from annotate.campaign import Campaign
 from annotate.database import NotSaved, StoreError
 from annotate.gate import Refusal, Standing
 from annotate.marks import marked, shared
 from annotate.types import Judgment
+from annotate.visit import Answer, Shown
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class PageProtocol:
                 "access": settings.access,
                 "guideline_version": settings.guideline_version,
                 "n_open": campaign.n_open(),
+                "break_seconds": settings.plan.break_seconds,
+                "break_pairs": settings.plan.break_pairs,
             },
             "me": None,
             "loss_seconds": campaign.loss_seconds,
@@ -88,12 +91,13 @@ class PageProtocol:
     @answers_always
     def join(self, payload: Payload) -> Payload:
         """``account`` is set by the server for whoever is signed in, never by a browser (``ui.page.server_function``)."""
-        nickname, lang, consent = payload.get("nickname"), payload.get("lang") or "en", payload.get("consent") is True
+        who = (payload.get("nickname"), payload.get("code") or "")
+        about = {"lang": payload.get("lang") or "en", "perspective": payload.get("perspective") or ""}
+        about["consent"] = payload.get("consent") is True
         if payload.get("account"):
-            session = self._campaign.sign_in(payload["account"], nickname, lang=lang, consent=consent)  # type: ignore[arg-type]
+            session = self._campaign.sign_in(payload["account"], *who, **about)
         else:
-            code, perspective = payload.get("code") or "", payload.get("perspective") or ""
-            session = self._campaign.join(nickname, code, lang=lang, perspective=perspective, consent=consent)  # type: ignore[arg-type]
+            session = self._campaign.join(*who, **about)
         return {"token": session.token, "me": self._me(session.token)}
 
     @answers_always

@@ -13,9 +13,13 @@ from annotate.types import Check, Judgment, JudgmentQuery, Load
 _COUNTED = """NOT EXISTS (SELECT 1 FROM exclusions WHERE active AND exclusions.annotator_id = j.annotator_id)
     AND NOT EXISTS (SELECT 1 FROM exclusions WHERE active AND exclusions.pair_id = j.pair_id)
     AND NOT EXISTS (
+        SELECT 1 FROM pairs AS repeats JOIN exclusions ON exclusions.pair_id = repeats.repeat_of WHERE active AND repeats.pair_id = j.pair_id
+    )
+    AND NOT EXISTS (
         SELECT 1 FROM judgments AS named JOIN exclusions USING (judgment_id)
         WHERE active AND named.pair_id = j.pair_id AND named.annotator_id = j.annotator_id
-    )"""  # an excluded judgment takes its revisions with it
+    )"""  # an excluded judgment takes its revisions with it, an excluded pair its swapped repeat
+_OPINION = "NOT unblinded AND EXISTS (SELECT 1 FROM annotators WHERE annotators.annotator_id = j.annotator_id AND annotators.kind = 'human')"
 _RUNNING = """leased_at <= :now AND lease_until > :now AND NOT EXISTS (
     SELECT 1 FROM judgments WHERE judgments.pair_id = assignments.pair_id AND judgments.annotator_id = assignments.annotator_id
 )"""  # a lease that begins in the future was given before the clock was set back: it does not run
@@ -70,14 +74,14 @@ def checks(db: Database, annotator_id: str | None) -> tuple[Check, ...]:
 
 
 def loads(db: Database, now: str) -> tuple[Load, ...]:
-    """How far each pair is at ``now``, by pair id."""
+    """How far each pair is at ``now``, by pair id: only people's blind answers bring it on."""
     sql = f"""
         SELECT pairs.pair_id, coalesce(judged.n, 0) AS n_judged, coalesce(leased.n, 0) AS n_leased, coalesce(judged.split, 0) AS split
         FROM pairs
         LEFT JOIN (
             SELECT pair_id, count(*) AS n, sum(outcome IN ('A', 'B')) > 0
                 AND sum(iif((outcome = 'A') = (shown_left_id = lo_id), 1, -1) * (outcome IN ('A', 'B'))) = 0 AS split
-            FROM current_judgments AS j JOIN pairs USING (pair_id) WHERE {_COUNTED} GROUP BY pair_id
+            FROM current_judgments AS j JOIN pairs USING (pair_id) WHERE {_COUNTED} AND {_OPINION} GROUP BY pair_id
         ) AS judged USING (pair_id)
         LEFT JOIN (SELECT pair_id, count(*) AS n FROM assignments WHERE {_RUNNING} GROUP BY pair_id) AS leased USING (pair_id)
         ORDER BY pairs.pair_id"""
@@ -87,6 +91,6 @@ def loads(db: Database, now: str) -> tuple[Load, ...]:
 def n_others(db: Database, pair_id: str, annotator_id: str, now: str) -> int:
     """How many other people have a counted answer or a running lease on a pair."""
     sql = f"""SELECT count(*) FROM (
-        SELECT annotator_id FROM current_judgments AS j WHERE pair_id = :pair AND annotator_id <> :who AND {_COUNTED}
+        SELECT annotator_id FROM current_judgments AS j WHERE pair_id = :pair AND annotator_id <> :who AND {_COUNTED} AND {_OPINION}
         UNION SELECT annotator_id FROM assignments WHERE pair_id = :pair AND annotator_id <> :who AND {_RUNNING})"""
     return db.execute(sql, {"pair": pair_id, "who": annotator_id, "now": now}).fetchone()[0]

@@ -161,7 +161,7 @@ def engine(config: Config, adapters: Mapping[Role, Path], progress: Progress | N
 
 def standing_progress(label: str, progress: Progress | None) -> Callable[[Standing], None] | None:
     """DPO's standing as steps of a bar, in tokens."""
-    return (lambda s: progress(label, s.tokens, max(s.all_tokens, s.tokens + 1))) if progress else None
+    return (lambda s: progress(label, s.tokens, s.all_tokens)) if progress else None
 
 
 # The loop

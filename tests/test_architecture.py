@@ -16,8 +16,8 @@ ANNOTATE = [
     "annotate", "annotate.fields", "annotate.types", "annotate.migrations", "annotate.database", "annotate.rows", "annotate.journal", "annotate.archive",
     "annotate.queries", "annotate.writer", "annotate.intake", "annotate.store", "annotate.stats.votes", "annotate.stats.model", "annotate.stats.pairs",
     "annotate.stats.power", "annotate.stats.ratings", "annotate.stats.agreement", "annotate.stats.annotators", "annotate.stats", "annotate.votes",
-    "annotate.guard", "annotate.traces", "annotate.schedule", "annotate.constructed", "annotate.making", "annotate.schedule.__main__", "annotate.transfer",
-    "annotate.card", "annotate.export", "annotate.mirror", "annotate.gate", "annotate.campaign", "annotate.marks", "annotate.protocol", "annotate.figures",
+    "annotate.guard", "annotate.traces", "annotate.schedule", "annotate.constructed", "annotate.making", "annotate.schedule.__main__", "annotate.sheets", "annotate.transfer",
+    "annotate.card", "annotate.export", "annotate.mirror", "annotate.gate", "annotate.pair_queue", "annotate.visit", "annotate.campaign", "annotate.marks", "annotate.protocol", "annotate.figures",
     "annotate.words", "annotate.report", "annotate.jobs", "annotate.bench", "annotate.ui", "annotate.ui.choice", "annotate.ui.page", "annotate.ui.owner_cards",
     "annotate.ui.owner_desk", "annotate.ui.owner_people", "annotate.ui.owner_data", "annotate.ui.owner_pairs", "annotate.ui.owner_settings", "annotate.ui.owner",
 ]  # fmt: skip

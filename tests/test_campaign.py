@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import stat
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,11 +14,13 @@ import pytest
 from store_data import SetClock
 from store_data import campaign as few_texts
 
-from annotate.campaign import Answer, Campaign, CampaignSettings, open_campaign
+from annotate.campaign import Campaign, open_campaign
+from annotate.database import StoreError
 from annotate.gate import RateLimit, Refusal, Standing
 from annotate.protocol import PageProtocol
 from annotate.schedule import Plan
 from annotate.types import Annotator, Assignment, Candidate, Event, Item, Judgment, JudgmentQuery, Pair, new_id, pair_of, winner
+from annotate.visit import Answer, CampaignSettings
 
 OWNER = "the owner's long token"
 SIDES = ("right", "left")
@@ -53,7 +56,9 @@ def test_somebody_joins_judges_everything_and_sees_it_again(desk):
     pairs = fill(desk)
     me = join(desk)
     assert desk.progress(me.token).left == len(pairs) and not desk.progress(me.token).trained
-    desk.trained(me.token)
+    for _ in range(2):
+        desk.trained(me.token)
+    assert len(desk.store.all(Event, kind="trained")) == 1
     seen = []
     while shown := desk.next_pair(me.token):
         assert shown.number == len(seen) + 1 and shown.answer is None
@@ -83,6 +88,40 @@ def test_an_unanswered_pair_comes_back_with_the_same_sides_and_after_a_restart(d
     reopened.close()
 
 
+def test_the_next_pair_is_there_while_another_tab_answers(desk):
+    pairs = fill(desk, 40)
+    me = join(desk)
+    shown = desk.next_pair(me.token)
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pairs[1:]:
+            asked = pool.submit(desk.next_pair, me.token)
+            desk.submit(me.token, answer(shown))
+            asked.result(30)
+            shown = desk.next_pair(me.token)
+    assert desk.progress(me.token).judged == 39
+
+
+def test_a_swapped_repeat_comes_back_after_a_reload_too(desk, clock):
+    desk.save_settings(CampaignSettings(plan=Plan(overlap=0, gold=0, identical=0, swap=0.25, swap_after=1)))
+    fill(desk, 30)
+    me = join(desk)
+    for _ in range(20):
+        shown = desk.next_pair(me.token)
+        assert desk.next_pair(me.token).ticket == shown.ticket
+        desk.submit(me.token, answer(shown))
+        clock.advance(seconds=1)
+    assert len(desk.store.all(Pair, kind="swap")) >= 4
+
+
+def test_where_many_take_the_same_pairs_everybody_gets_one(desk):
+    desk.save_settings(CampaignSettings(plan=Plan(overlap=1.0, gold=0, swap=0, identical=0)))
+    fill(desk, 50)
+    people = [join(desk, f"p{i}") for i in range(100)]
+    with ThreadPoolExecutor(32) as pool:
+        shown = list(pool.map(lambda me: desk.next_pair(me.token), people, timeout=60))
+    assert sorted(Counter(s.assignment.pair_id for s in shown).values()) == [2] * 50
+
+
 def test_a_is_the_left_text(desk):
     fill(desk)
     me = join(desk)
@@ -100,6 +139,16 @@ def test_the_same_answer_fifty_times_at_once_is_one_row_and_one_reply(desk):
     with ThreadPoolExecutor(16) as pool:
         replies = set(pool.map(lambda _: repr(desk.submit(me.token, given).judgment), range(50), timeout=60))
     assert len(replies) == len(desk.store.judgments()) == 1
+
+
+def test_an_answer_sent_again_after_the_guide_changed_is_the_same_answer(desk):
+    fill(desk)
+    me = join(desk)
+    given = answer(desk.next_pair(me.token))
+    kept = desk.submit(me.token, given)
+    desk.save_settings(CampaignSettings(guideline_version="2"))
+    assert desk.submit(me.token, given) == kept
+    assert desk.submit(me.token, answer(desk.next_pair(me.token))).judgment.guideline_version == "2"
 
 
 def test_answers_change_by_revisions_and_only_the_last_ten(desk):
@@ -180,6 +229,40 @@ def test_invite_codes_stand_for_one_person_and_are_kept_as_hashes(desk):
             desk.invite(n)
 
 
+def test_codes_and_people_survive_being_made_at_the_same_moment(desk, tmp_path, clock):
+    desk.save_settings(CampaignSettings(access="invite"))
+    with ThreadPoolExecutor(16) as pool:
+        codes = [code for made in pool.map(desk.invite, [5] * 16, timeout=60) for code in made]
+        devices = list(pool.map(lambda code: join(desk, code=code), codes * 2, timeout=60))
+    assert len({s.annotator.annotator_id for s in devices}) == len(desk.store.all(Annotator)) == len(codes) == 80
+    fresh = open_campaign(tmp_path / "fresh.db", OWNER, clock=clock)
+    with ThreadPoolExecutor(16) as pool:
+        tokens = [s.token for s in pool.map(lambda i: join(fresh, f"p{i}"), range(16), timeout=60)]
+    fresh.close()
+    again = open_campaign(tmp_path / "fresh.db", OWNER, clock=clock)
+    assert [again.annotator(token).status for token in tokens] == ["active"] * 16  # one secret was drawn, and kept
+    again.close()
+
+
+def test_an_invitation_cannot_be_gone_round(desk):
+    fill(desk)
+    early = desk.sign_in("early-bird", "Ada", consent=True)
+    item = Item("p", {})
+    texts = (Candidate(item.item_id, "one", "pat"), Candidate(item.item_id, "two", "none"))
+    visitor, _ = desk.judge_here("", item, texts, Answer(new_id(), "", "", "A"))
+    assert desk.next_pair(visitor.token) is not None  # whoever chose in Compose may go on here while anybody may
+    desk.save_settings(CampaignSettings(access="invite"))
+    (code,) = desk.invite(1)
+    with pytest.raises(Refusal, match="invited people") as refused:
+        desk.next_pair(visitor.token)
+    assert refused.value.code == "token"
+    with pytest.raises(Refusal, match="not known"):
+        desk.sign_in("stranger", "Eve", "AAAA-AAAA-AAAA", consent=True)
+    assert desk.sign_in("early-bird", "A.", consent=True).annotator == early.annotator
+    assert desk.sign_in("stranger", "Eve", code, perspective="native", consent=True).annotator.perspective == "native"
+    assert desk.erase_me(visitor.token).erasure.n_items == 1  # and can still take back what they chose
+
+
 def test_nobody_joins_without_agreeing_or_a_name(desk):
     with pytest.raises(Refusal, match="agree"):
         desk.join("Ada")
@@ -237,6 +320,35 @@ def test_failed_checks_lead_to_advice_and_a_note_for_the_owner(desk):
     assert [e.detail for e in desk.store.all(Event, kind="review")] == [{"failed": 10, "of": 10}]
 
 
+def test_advice_is_no_way_to_find_the_checks_and_its_failure_takes_no_answer_back(desk, monkeypatch):
+    fill(desk, 20)
+    own = Item("Review of a kettle: fine", {"topic": "kettle"})
+    good, bad = (Candidate(own.item_id, f"text {k}", f"check-{k}") for k in ("good", "bad"))
+    gold = pair_of(good, bad, "gold", expected=good.candidate_id)
+    desk.add_made([own], [good, bad], [gold])
+    desk.save_settings(CampaignSettings(plan=Plan(gold=0, swap=0, identical=0, warn_fails=1, review_fails=1)))
+    me = join(desk)
+    shown = Assignment(gold.pair_id, me.annotator.annotator_id, bad.candidate_id, "test")
+    desk.store.lease(shown)
+    desk.submit(me.token, Answer(new_id(), gold.pair_id, desk.seal.ticket(shown), "A"))
+    for _ in range(8):
+        desk.submit(me.token, answer(desk.next_pair(me.token)))
+    tenth = answer(desk.next_pair(me.token))
+    assert desk.submit(me.token, tenth).advice == desk.submit(me.token, tenth).advice == ("guide",)
+    assert len(desk.store.all(Event, kind="review")) == 1  # sent twice, noted once
+    last = desk.history(me.token)[0]
+    assert desk.submit(me.token, answer(last, "B", revision_of=tenth.answer_id)).advice == ()
+    for _ in range(9):
+        desk.submit(me.token, answer(desk.next_pair(me.token)))
+
+    def broken(*_):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(desk.store, "checks", broken)
+    kept = desk.submit(me.token, answer(desk.next_pair(me.token)))
+    assert kept.advice == () and desk.store.find(Judgment, judgment_id=kept.judgment.judgment_id) == kept.judgment
+
+
 # A choice made in Compose
 
 
@@ -263,6 +375,24 @@ def test_two_drafts_of_one_prompt_train_the_generator(desk):
     assert [(p.kind, p.agent) for p in desk.store.all(Pair)] == [("one-factor", "generator")]
 
 
+def test_what_a_visitor_chose_between_is_shown_to_nobody_else(desk):
+    item = Item("Review of a kettle: fine", {"topic": "kettle", "samples": ["my very own sample"]})
+    texts = (Candidate(item.item_id, "As an AI language model", "pat"), Candidate(item.item_id, "another text", "none"))
+    desk.save_settings(CampaignSettings(plan=Plan(overlap=1.0)))
+    desk.judge_here("", item, texts, Answer(new_id(), "", "", "A"))
+    assert desk.n_open() == 0 and desk.next_pair(join(desk, "Bob").token) is None
+
+
+def test_a_choice_in_compose_that_is_changed_on_the_page_stays_unblinded(desk):
+    item = Item("p", {})
+    texts = (Candidate(item.item_id, "one", "pat"), Candidate(item.item_id, "two", "none"))
+    me, _ = desk.judge_here("", item, texts, Answer(new_id(), "", "", "A"))
+    (shown,) = desk.history(me.token)
+    changed = answer(shown, "B", revision_of=shown.answer.judgment_id)
+    assert desk.submit(me.token, changed).judgment.unblinded
+    assert desk.submit(me.token, changed).judgment == desk.store.judgments()[0]
+
+
 def test_choices_that_cannot_be_kept_are_refused(desk):
     item = Item("p", {})
     texts = (Candidate(item.item_id, "one", "pat"), Candidate(item.item_id, "two", "none"))
@@ -271,7 +401,7 @@ def test_choices_that_cannot_be_kept_are_refused(desk):
             desk.judge_here("", item, texts, replace(Answer(new_id(), "", "", "A"), **changed))
     with pytest.raises(Refusal, match="word for word"):
         desk.judge_here("", item, (texts[0], replace(texts[1], text="one")), Answer(new_id(), "", "", "A"))
-    assert desk.store.judgments() == ()
+    assert desk.store.judgments() == () and desk.store.all(Item) == ()
 
 
 # When the disk is not what it should be
@@ -349,6 +479,7 @@ def test_a_judge_learns_nothing_but_the_texts(desk, page):
     token = page.join({"nickname": "Ada", "consent": True, "lang": "de"})["token"]
     begun = page.begin({"token": token})
     assert begun["me"] == {"nickname": "Ada", "judged": 0, "left": 4, "trained": False} and begun["loss_seconds"] is None
+    assert (begun["campaign"]["break_seconds"], begun["campaign"]["break_pairs"]) == (25 * 60, 60)
     shown = page.next({"token": token})["pair"]
     assert shown["reference"]["samples"] and shown["answer"] is None
     sent = json.dumps([begun, shown, page.history({"token": token})])

@@ -28,6 +28,7 @@ from pat_core.warm_start import in_training_half
 
 TOPICS = ("Norra kettle", "Saltmarsh Inn", "Northline trains", "Pine cabin")
 SIZE = Size(votes=60, cases=40, dpo=DPOSettings(learning_rate=1e-2, epochs=2))
+CACHE = "tiny-cache"  # learning styles takes seconds, and the tests of the rounds use the same corpus
 FIRST_HALF = frozenset(WORDS[::2])
 
 
@@ -60,10 +61,11 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(home) -> Callable[..., dict]:
+def run(home, tmp_path_factory) -> Callable[..., dict]:
     config = Config(home=home, model=str(home / "model"), engine="transformers", device="cpu", threads=1)
     made = corpus()
-    graph, search = open_style_graph(made, home / "cache"), TopicSearch(made, HashEmbedder(), home / "cache")
+    graph = open_style_graph(made, tmp_path_factory.getbasetemp() / CACHE)
+    search = TopicSearch(made, HashEmbedder(), home / "cache")
 
     def once(taste, seed=0) -> dict:
         bench = Workbench(made, graph, search, open_llm(config, adapters={}))

@@ -12,8 +12,8 @@ from store_data import SetClock, answer, fill, offer, person
 from annotate import export as export_module
 from annotate.database import StoreError
 from annotate.export import FLAT, Options, export, main
+from annotate.sheets import plain
 from annotate.store import open_store
-from annotate.transfer import plain
 from annotate.types import Candidate, Exclusion, Item, Judgment, Pair, new_id, pair_of
 
 PROMPT = [["user", "How would this person write?"]]

@@ -167,10 +167,12 @@ def test_what_the_guard_refuses_is_counted_and_too_much_of_it_ends_the_making(be
 
     bench.llm.answer = leaky
     *batches, last = make(bench, Wish(6, "one-factor", ("generator",)), seed=0)
-    assert len(batches) == 6 and last.report.dropped["text: speaks as an assistant"] and last.report.dropped["text: names the model"]
+    assert sum(bool(b.pairs) for b in batches) == 6
+    assert last.report.dropped["text: speaks as an assistant"] and last.report.dropped["text: names the model"]
     assert not any("AI" in c.text or "SmolLM" in c.text for b in batches for c in b.candidates)
     bench.llm.answer = lambda request: "As an AI language model, I like it."
-    (only,) = make(bench, Wish(6, "systems"))
+    *batches, only = make(bench, Wish(6, "systems"))
+    assert not any(b.pairs for b in batches)
     assert only.report.stopped == "too many texts had to be dropped" and only.pairs == () and only.report.n_runs == 20
 
 
@@ -183,10 +185,10 @@ def test_names_are_masked_in_texts_that_do_not_train_the_generator(bench):
 
 def test_summaries_that_break_off_and_equal_texts_are_not_compared(bench):
     bench.llm.answer = lambda request: " on" * 200 if request.role == "style" and request.sampling.temperature else written(request)
-    (only,) = make(bench, Wish(2, "one-factor", ("style",)))
+    *_, only = make(bench, Wish(2, "one-factor", ("style",)))
     assert only.report.dropped["style summary breaks off"] == 20 and only.report.n_to_judge == 0  # five equal ones are one
     bench.llm.answer = lambda request: written(request) if request.role in AGENTS else "Always the same words about it."
-    (only,) = make(bench, Wish(2, "one-factor"))
+    *_, only = make(bench, Wish(2, "one-factor"))
     assert only.report.dropped == {"pair: no two different texts": 20}
 
 

@@ -14,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.hf_api import LFSFileInfo, RepoFile, RepoUrl
 from store_data import fill, person, vote
 
+from annotate.campaign import open_campaign
 from annotate.database import StoreError
 from annotate.journal import journal_path, segments
 from annotate.mirror import Mirror, open_repo, restore
@@ -172,6 +173,26 @@ def test_every_pushed_vote_is_back_after_the_disk_is_lost(tmp_path, hub, repo, r
     lose_disk(path)
     assert restore(path, repo).judgments == 3
     assert not path.with_name(path.name + ".aside").is_dir() or not any(path.with_name(path.name + ".aside").iterdir())
+
+
+def test_a_restore_is_not_undone_by_what_the_dataset_still_holds(tmp_path, hub, repo):
+    desk = open_campaign(tmp_path / "votes.db", "the owner's long token", repo=repo)
+    try:
+        pairs, ada = fill(desk.store).pairs, person(desk.store)
+        kept = vote(desk.store, pairs[0], ada)
+        copy = desk.store.backup().path
+        vote(desk.store, pairs[1], ada, "B")
+        assert "Restored" in (sentence := desk.restore(Path(copy))) and "not followed" not in sentence
+        desk.erase(person(desk.store, "Bob").annotator_id)  # uploads once more
+        assert answers(desk.store) == {kept.judgment_id: "A"}
+        hub.fault = OSError("no network")
+        with pytest.raises(StoreError, match="erased on this machine"):
+            desk.erase(person(desk.store, "Eve").annotator_id)
+        hub.fault = None
+    finally:
+        desk.close()
+    lose_disk(desk.path)
+    assert restore(desk.path, repo).judgments == 1
 
 
 def test_an_erased_person_is_in_no_commit_and_no_storage(tmp_path, hub, repo, running):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from doubles import HashEmbedder, ScriptedLLM
 from store_data import person, vote
-from test_closed_loop import corpus
+from test_closed_loop import CACHE, corpus
 from tiny_model import save_tiny_model
 
 from annotate.lessons import lessons
@@ -58,7 +58,7 @@ def answer(request: Request) -> str:
 
 @pytest.fixture(scope="module")
 def style_graph(tmp_path_factory) -> StyleGraph:
-    return open_style_graph(corpus(), tmp_path_factory.mktemp("cache"))
+    return open_style_graph(corpus(), tmp_path_factory.getbasetemp() / CACHE)
 
 
 @pytest.fixture

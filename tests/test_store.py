@@ -456,6 +456,30 @@ def test_excluded_votes_do_not_count_until_switched_on_again(store):
     require_rebuilt(store)
 
 
+def test_an_excluded_pair_takes_its_swapped_repeat_with_it(store):
+    made = fill(store, 1)
+    (pair,) = made.pairs
+    swapped = replace(pair, kind="swap", repeat_of=pair.pair_id)
+    store.add_pairs([swapped])
+    ada = person(store)
+    vote(store, pair, ada)
+    store.record_judgment(answer(offer(store, swapped, ada, left=pair.hi_id), "B"))
+    assert len(store.judgments()) == 2
+    store.exclude(Exclusion("names the model", "owner", pair_id=pair.pair_id))
+    assert store.judgments() == ()
+
+
+def test_only_peoples_blind_answers_bring_a_pair_on_and_say_whether_it_is_split(store):
+    (pair,) = fill(store, 1).pairs
+    vote(store, pair, person(store, "a model", kind="llm"))
+    vote(store, pair, person(store, "a visitor"), unblinded=True)
+    assert store.loads() == (Load(pair.pair_id, 0, 0),)
+    for nickname, outcome, split in (("Ada", "A", False), ("Bob", "B", True), ("Cora", "tie", True), ("Dan", "B", False)):
+        vote(store, pair, person(store, nickname), outcome)
+        assert store.loads()[0].split is split
+    assert store.loads()[0].n_judged == 4
+
+
 def test_people(store):
     ada = person(store, identity_sha="a" * 64)
     assert store.add_annotator(replace(ada, joined_at="")) == ada

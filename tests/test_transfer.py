@@ -20,10 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_data import SetClock, answer, fill, offer, person, vote
 
-from annotate import transfer
+from annotate import sheets
 from annotate.export import Options, export
+from annotate.sheets import neutral, plain
 from annotate.store import open_store
-from annotate.transfer import import_any, import_pairs, import_text, in_words, main, neutral, plain, read_export, take_over
+from annotate.transfer import import_any, import_pairs, import_text, in_words, main, read_export, take_over
 from annotate.types import (
     Annotator,
     Candidate,
@@ -416,7 +417,7 @@ def test_ragged_rows_and_odd_ids_stay_what_they_are(store):
 
 
 def test_a_parquet_file_that_unpacks_without_end_is_refused(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "MAX_DECODED", 20 * 2**20)
+    monkeypatch.setattr(sheets, "MAX_DECODED", 20 * 2**20)
     text = pyarrow.array(["x" * 50_000] * 500)
     bomb = tmp_path / "bomb.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"prompt": text, "text_a": text, "text_b": text, "notes": text}), bomb, compression="zstd")

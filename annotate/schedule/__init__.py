@@ -122,6 +122,10 @@ class Pool:
             swaps={p.repeat_of: name for name, p in by_id.items() if p.repeat_of is not None},
         )
 
+    def with_swap(self, pair: Pair) -> Pool:
+        """This pool and one more swapped repeat of a pair in it."""
+        return replace(self, pairs={**self.pairs, pair.pair_id: pair}, swaps={**self.swaps, pair.repeat_of: pair.pair_id})
+
 
 def next_offer(
     annotator_id: str,
@@ -163,17 +167,16 @@ def chances(pool: Pool, loads: Mapping[str, Load], seen: Iterable[str], plan: Pl
     Pairs that nobody has judged or holds share what is left by pairs that wait for a further judge, and these get twice the share at which
     they arise: so agreement is known from the beginning, not only when every pair has been judged once. Within both all are alike.
     """
-    fresh, further = [], []
-    for name in pool.draws.keys() - seen:
-        load = loads.get(name)
-        if load is None or not load.n_judged + load.n_leased:
-            fresh.append(name)
-        elif load.n_judged + load.n_leased < _target(pool.draws[name], load, plan):
-            further.append(name)
-    fresh.sort()
-    further.sort()
+    gone, fresh, further = frozenset(seen), [], []
+    for name, draw in pool.draws.items():  # by id
+        if name not in gone:
+            load = loads.get(name)
+            if load is None or not load.n_judged + load.n_leased:
+                fresh.append(name)
+            elif load.n_judged + load.n_leased < _target(draw, load, plan):
+                further.append(name)
     share = min(0.5, max(LEAST_FURTHER, 2 * plan.overlap / (1 + plan.overlap))) if fresh and further else float(bool(further))
-    return {n: (1 - share) / len(fresh) for n in fresh} | {n: share / len(further) for n in further}
+    return dict.fromkeys(fresh, (1 - share) / max(1, len(fresh))) | dict.fromkeys(further, share / max(1, len(further)))
 
 
 def capacity(pair: Pair, load: Load | None, plan: Plan, secret: str) -> int | None:

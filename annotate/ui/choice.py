@@ -10,11 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from annotate.campaign import Answer, Campaign
+from annotate.campaign import Campaign
 from annotate.database import StoreError
 from annotate.gate import Refusal
 from annotate.traces import candidates_of, item_of
 from annotate.types import Candidate, Item, new_id
+from annotate.visit import Answer
 from pat_core.types import Trace
 from pat_core.ui.cards import notice
 from pat_core.ui.compose import AfterRun, Shown
