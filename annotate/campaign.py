@@ -216,8 +216,8 @@ class Campaign:
 
     def progress(self, token: object) -> Progress:
         me = self.annotator(token).annotator_id
-        judged = answers_of(self.store, me)
-        return Progress(len(judged), len(self.queue.open_ids(self.settings.plan) - judged.keys()), self._is_trained(me))
+        judged = self.store.judged_pairs(me)
+        return Progress(len(judged), len(self.queue.open_ids(self.settings.plan) - judged), self._is_trained(me))
 
     def n_open(self) -> int:
         """Pairs that still want somebody's answer."""
@@ -299,7 +299,7 @@ class Campaign:
         """What to tell whoever gave the answer ``kept``, asked at every tenth one. It is on the disk: no failure here takes that back."""
         try:
             me, store, plan = kept.annotator_id, self.store, self.settings.plan
-            if len(answers_of(store, me)) % ADVICE_EVERY:
+            if len(store.judged_pairs(me)) % ADVICE_EVERY:
                 return ()
             gold = [c.result for c in store.checks(me) if c.kind == "gold"][-plan.fail_window :]
             failed = gold.count("fail")
@@ -314,7 +314,7 @@ class Campaign:
     def history(self, token: object) -> tuple[Shown, ...]:
         """Somebody's last ten answers, the newest first, as they were shown."""
         me = self.annotator(token).annotator_id
-        n = len(answers_of(self.store, me))
+        n = len(self.store.judged_pairs(me))
         found = []
         for i, judgment in enumerate(self.store.recent(me, LAST)):
             assignment = self.store.find(Assignment, pair_id=judgment.pair_id, annotator_id=me)

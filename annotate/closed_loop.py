@@ -15,6 +15,7 @@ import math
 import random
 import shutil
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +30,7 @@ from annotate.making import difference
 from annotate.schedule import Plan, Pool, next_offer
 from annotate.store import Store, open_store
 from annotate.traces import alternative_of, candidate_of, item_of
-from annotate.types import Annotator, Assignment, Candidate, Item, Judgment, Pair, new_id, pair_of
+from annotate.types import Annotator, Assignment, Candidate, Item, Judgment, Pair, pair_of
 from pat_core.config import Config
 from pat_core.dpo import DPOSettings, train_preferences
 from pat_core.metrics import copy_rate, n_words
@@ -298,7 +299,8 @@ def _fresh_store(path: Path) -> Store:
 def vote(store: Store, made: Made, taste: Taste, seed: int) -> Counter[str]:
     """The annotator judges every pair in the schedule's order: the text with more taste, a tie where both have as much."""
     store.add_pairs(made.pairs, made.candidates, made.items)
-    me = store.add_annotator(Annotator(new_id(), "simulated taste")).annotator_id
+    rng = random.Random(f"annotator-{seed}")  # ids decide on order and sides, so the same seed has to give the same ones
+    me = store.add_annotator(Annotator(_id(rng), "simulated taste")).annotator_id
     texts = {c.candidate_id: c for c in made.candidates}
     pool = Pool.of(made.pairs, {id_: c.system for id_, c in texts.items()}, f"closed-loop-{seed}")
     assigned: list[Assignment] = []
@@ -311,10 +313,14 @@ def vote(store: Store, made: Made, taste: Taste, seed: int) -> Counter[str]:
         right_id = pair.hi_id if shown.shown_left_id == pair.lo_id else pair.lo_id
         gap = _number(taste, texts[shown.shown_left_id].text) - _number(taste, texts[right_id].text)
         outcome = "A" if gap > 0 else "B" if gap < 0 else "tie"
-        judgment = Judgment(new_id(), pair.pair_id, me, shown.shown_left_id, shown.order_key, outcome, input_kind="api")
+        judgment = Judgment(_id(rng), pair.pair_id, me, shown.shown_left_id, shown.order_key, outcome, input_kind="api")
         answered[pair.pair_id] = store.record_judgment(judgment)
         assigned.append(shown)
     return Counter(j.outcome for j in answered.values())
+
+
+def _id(rng: random.Random) -> str:
+    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
 
 # Learning

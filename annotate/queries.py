@@ -13,13 +13,16 @@ from annotate.types import Check, Judgment, JudgmentQuery, Load
 _COUNTED = """NOT EXISTS (SELECT 1 FROM exclusions WHERE active AND exclusions.annotator_id = j.annotator_id)
     AND NOT EXISTS (SELECT 1 FROM exclusions WHERE active AND exclusions.pair_id = j.pair_id)
     AND NOT EXISTS (
-        SELECT 1 FROM pairs AS repeats JOIN exclusions ON exclusions.pair_id = repeats.repeat_of WHERE active AND repeats.pair_id = j.pair_id
+        SELECT 1 FROM pairs AS swapped JOIN exclusions ON exclusions.pair_id = swapped.repeat_of
+        WHERE active AND swapped.pair_id = j.pair_id
     )
     AND NOT EXISTS (
         SELECT 1 FROM judgments AS named JOIN exclusions USING (judgment_id)
         WHERE active AND named.pair_id = j.pair_id AND named.annotator_id = j.annotator_id
     )"""  # an excluded judgment takes its revisions with it, an excluded pair its swapped repeat
-_OPINION = "NOT unblinded AND EXISTS (SELECT 1 FROM annotators WHERE annotators.annotator_id = j.annotator_id AND annotators.kind = 'human')"
+_OPINION = """NOT unblinded AND EXISTS (
+    SELECT 1 FROM annotators WHERE annotators.annotator_id = j.annotator_id AND annotators.kind = 'human'
+)"""
 _RUNNING = """leased_at <= :now AND lease_until > :now AND NOT EXISTS (
     SELECT 1 FROM judgments WHERE judgments.pair_id = assignments.pair_id AND judgments.annotator_id = assignments.annotator_id
 )"""  # a lease that begins in the future was given before the clock was set back: it does not run
@@ -29,6 +32,11 @@ def current(db: Database, pair_id: str, annotator_id: str) -> Judgment | None:
     """What one person answers on one pair as it stands now."""
     row = next(db.query("SELECT * FROM current_judgments WHERE pair_id = ? AND annotator_id = ?", [pair_id, annotator_id]), None)
     return None if row is None else table_of(Judgment).parse(row)
+
+
+def judged_pairs(db: Database, annotator_id: str) -> frozenset[str]:
+    """The pairs that somebody has answered."""
+    return frozenset(row[0] for row in db.execute("SELECT DISTINCT pair_id FROM judgments WHERE annotator_id = ?", [annotator_id]))
 
 
 def recent(db: Database, annotator_id: str, n: int) -> tuple[Judgment, ...]:

@@ -302,6 +302,11 @@ class Store:
         with self._reader() as db:
             return queries.recent(db, annotator_id, n)
 
+    def judged_pairs(self, annotator_id: str) -> frozenset[str]:
+        """The ids of the pairs that somebody has answered, those that do not count included; quicker than reading the answers."""
+        with self._reader() as db:
+            return queries.judged_pairs(db, annotator_id)
+
     def judgments(self, query: JudgmentQuery = COUNTED) -> tuple[Judgment, ...]:
         """The judgments that ``query`` names, in the order they were kept."""
         with self._reader() as db:

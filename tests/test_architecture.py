@@ -10,7 +10,8 @@ CORE = [
     "pat_core.points", "pat_core.prompts", "pat_core.weights", "pat_core.lora", "pat_core.adapters", "pat_core.llm.types", "pat_core.llm.prompting",
     "pat_core.llm.openvino_worker", "pat_core.llm.openvino_engine", "pat_core.llm.transformers_engine", "pat_core.llm.server_engine", "pat_core.llm", "pat_core.query",
     "pat_core.agents", "pat_core.metrics", "pat_core.credit", "pat_core.rewards", "pat_core.preferences", "pat_core.pipeline", "pat_core.summaries",
-    "pat_core.warm_start", "pat_core.dpo_trainer", "pat_core.dpo", "pat_core.train", "pat_core.evaluate",
+    "pat_core.warm_start", "pat_core.dpo_trainer", "pat_core.dpo", "pat_core.evaluate", "pat_core.rounds_rollouts", "pat_core.train",
+    "pat_core.rounds", "pat_core.faithfulness",
 ]  # fmt: skip
 ANNOTATE = [
     "annotate", "annotate.fields", "annotate.types", "annotate.migrations", "annotate.database", "annotate.rows", "annotate.journal", "annotate.archive",
@@ -18,7 +19,7 @@ ANNOTATE = [
     "annotate.stats.power", "annotate.stats.ratings", "annotate.stats.agreement", "annotate.stats.annotators", "annotate.stats", "annotate.votes",
     "annotate.guard", "annotate.traces", "annotate.schedule", "annotate.constructed", "annotate.making", "annotate.schedule.__main__", "annotate.sheets", "annotate.transfer",
     "annotate.card", "annotate.export", "annotate.mirror", "annotate.gate", "annotate.pair_queue", "annotate.visit", "annotate.campaign", "annotate.marks", "annotate.protocol", "annotate.figures",
-    "annotate.words", "annotate.report", "annotate.jobs", "annotate.bench", "annotate.ui", "annotate.ui.choice", "annotate.ui.page", "annotate.ui.owner_cards",
+    "annotate.words", "annotate.report", "annotate.jobs", "annotate.lessons", "annotate.closed_loop", "annotate.learning", "annotate.bench", "annotate.ui", "annotate.ui.choice", "annotate.ui.page", "annotate.ui.owner_cards",
     "annotate.ui.owner_desk", "annotate.ui.owner_people", "annotate.ui.owner_data", "annotate.ui.owner_pairs", "annotate.ui.owner_settings", "annotate.ui.owner",
 ]  # fmt: skip
 ORDER = CORE + ANNOTATE

@@ -433,6 +433,7 @@ def test_excluded_votes_do_not_count_until_switched_on_again(store):
     assert store.exclude(replace(by_vote, decided_at="")) == by_vote
     assert store.judgments() == (two,)
     assert store.judgments(JudgmentQuery(excluded=True)) == (one, two)
+    assert store.judged_pairs(ada.annotator_id) == {made.pairs[0].pair_id} and store.judged_pairs(new_id()) == frozenset()
     shown = store.find(Assignment, annotator_id=ada.annotator_id)
     edited = store.revise(answer(shown, "B", revision_of=one.judgment_id))  # a revision does not slip out of the exclusion
     assert store.judgments() == (two,)

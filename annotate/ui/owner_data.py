@@ -165,7 +165,8 @@ def _still_held(campaign: Campaign) -> str:
     if not held:
         return ""
     places = "".join(f"<li>{escape(path)}</li>" for path in sorted(held))
-    return f'<p class="pat-hint">These copies still hold somebody who was erased; delete them by hand:</p><ul class="pat-list">{places}</ul>'
+    said = '<p class="pat-hint">These copies still hold somebody who was erased; delete them by hand:</p>'
+    return f'{said}<ul class="pat-list">{places}</ul>'
 
 
 def _confirmed(typed: object, word: str) -> None:
