@@ -217,7 +217,8 @@ class Campaign:
     def progress(self, token: object) -> Progress:
         me = self.annotator(token).annotator_id
         judged = self.store.judged_pairs(me)
-        return Progress(len(judged), len(self.queue.open_ids(self.settings.plan) - judged), self._is_trained(me))
+        held = {a.pair_id for a in self.store.all(Assignment, annotator_id=me)}  # on this person's screen, so open to them alone
+        return Progress(len(judged), len((self.queue.open_ids(self.settings.plan) | held) - judged), self._is_trained(me))
 
     def n_open(self) -> int:
         """Pairs that still want somebody's answer."""
@@ -416,7 +417,7 @@ class Campaign:
         with self._exchanged():
             done = archive.restore(self.path, copy)
         sentence = f"Restored to change {done.manifest.seq} with {done.manifest.rows['judgments']} answers."
-        again = f" {len(done.erased)} people erased since then were erased again." if done.erased else ""
+        again = f" People erased since then were erased again: {len(done.erased)}." if done.erased else ""
         return f"{sentence}{again} What was there is in {done.aside}.{self._followed()}"
 
     @contextmanager

@@ -458,7 +458,7 @@ def _unpaired(lesson: Lesson, pref: PairPreference, votes: Sequence[Vote], facts
         weight["decisive" if _won(v) else v.outcome] += v.weight
     label = weight["tie"] > weight["both_bad"]
     leading = max(weight["tie"], weight["both_bad"])
-    if weight["tie"] == weight["both_bad"] or leading < weight["decisive"]:
+    if weight["tie"] == weight["both_bad"] or leading <= weight["decisive"]:
         return []
     counts = {"n_judges": pref.n_judges, "n_tie": pref.n_tie, "n_both_bad": pref.n_both_bad, "n_decisive": pref.n_a + pref.n_b}
     return [

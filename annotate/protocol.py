@@ -168,6 +168,8 @@ def pair_json(shown: Shown) -> Payload:
     """A pair as the browser gets it, the words that a text shares with the reference marked in both."""
     reference = shown.item.reference
     about = {name: _text(reference.get(name)) for name in ("topic", "title")}
+    if not any(about.values()):  # a pair made elsewhere: its prompt is all that is known of it
+        about["topic"] = shown.item.prompt
     lists = {name: [_text(t) for t in reference.get(name) or []] for name in ("statements", "samples", "neighbors")}
     evidence = [*about.values(), *(t for texts in lists.values() for t in texts)]
     left, right = shared(shown.left.text, evidence), shared(shown.right.text, evidence)

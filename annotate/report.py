@@ -165,6 +165,8 @@ def flip_sentence(r: Report) -> str:
         return "There is no winner yet that votes could flip."
     most = "" if f.exact else "at most "
     if f.n_drop is None or f.share is None:
+        if r.ratings is not None and not any(_told_apart(r.ratings, f.leader, x.system) for x in r.ratings.ratings if x.system != f.leader):
+            return f"There is no lead to speak of: {system_name(f.leader)} cannot be told apart from any other system yet."
         return f"Leaving out votes, however many, does not put {system_name(f.challenger)} above {system_name(f.leader)}."
     switch = "" if f.n_switch is None else f"; {most}{f.n_switch:,} answered the other way would do the same"
     return (

@@ -429,7 +429,7 @@ def _run(options: argparse.Namespace) -> str:
         done = archive.restore(options.db, options.copy)
         with open_store(options.db) as store:
             n = store.counts()["judgments"]
-        again = f" {len(done.erased)} people erased since that copy were erased again." if done.erased else ""
+        again = f" People erased since that copy were erased again: {len(done.erased)}." if done.erased else ""
         return f"{options.db} is restored to change {done.manifest.seq} ({n} judgments).{again} What was there is in {done.aside}."
     inspect(options.db)  # a mistyped name is no new store
     with open_store(options.db) as store:

@@ -159,6 +159,16 @@ async function confirm() {
   await notSaved(task, reply);
 }
 
+/** The owner's own question, '' where it is the one that the page has words for in every language. */
+function ownQuestion() {
+  const asked = state.campaign.title ?? '';
+  return asked === CATALOGS.en['welcome.title'] ? '' : asked;
+}
+
+function question() {
+  return ownQuestion() || t('judge.question');
+}
+
 async function saved(task, answer, reply) {
   local.remove(`draft:${task.name}`);
   state.me = reply.me ?? state.me;
@@ -176,6 +186,7 @@ async function saved(task, answer, reply) {
 
 async function notSaved(task, reply) {
   const { code } = reply.refused;
+  say('');
   const standing = reply.standing ?? reply.refused.standing;
   if (code === 'judged') {
     local.remove(`draft:${task.name}`);
@@ -183,7 +194,6 @@ async function notSaved(task, reply) {
     return nextPair();
   }
   if (code === 'token' || code === 'closed') return refusedAway(reply.refused);
-  say('');
   if (code === 'ticket' && task.kind === 'vote') {
     await nextPair(); // the draft is kept with its pair: the same pair comes back with it
     return notice(t('status.ticket'));

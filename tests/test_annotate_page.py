@@ -450,6 +450,7 @@ def test_a_break_is_proposed_and_data_can_be_deleted(browser, expect, served):
     visit.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator("[data-pick][aria-pressed='true']")).to_have_count(0)
+    visit.at_pair(2)
     visit.press("?")
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
     visit.press("Escape")

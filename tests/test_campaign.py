@@ -491,6 +491,26 @@ def test_a_judge_learns_nothing_but_the_texts(desk, page):
     assert set(shown) == {"pair", "ticket", "number", "lang", "reference", "left", "right", "shared", "answer"}
 
 
+def test_a_pair_made_elsewhere_shows_its_prompt(desk, page):
+    item = Item("Review a kettle for someone who likes it short and dry", {})
+    a, b = (Candidate(item.item_id, t, "imported") for t in ("Boils. Beeps.", "I love this kettle so very much!"))
+    desk.add_made([item], [a, b], [pair_of(a, b, "system")])
+    token = page.join({"nickname": "Ada", "consent": True})["token"]
+    shown = page.next({"token": token})["pair"]["reference"]
+    assert "".join(text for text, _ in shown["topic"]) == item.prompt and shown["title"] == []
+
+
+def test_what_is_left_counts_the_pair_on_the_screen(desk, page):
+    fill(desk, 3)
+    desk.save_settings(CampaignSettings(plan=Plan(overlap=0.0, gold=0, swap=0, identical=0)))
+    token = page.join({"nickname": "Ada", "consent": True})["token"]
+    for left in (3, 2, 1):
+        shown = page.next({"token": token})["pair"]
+        assert page.begin({"token": token})["me"]["left"] == left
+        given = {"token": token, "id": new_id(), "pair": shown["pair"], "ticket": shown["ticket"], "outcome": "A"}
+        assert page.submit(given)["me"]["left"] == left - 1
+
+
 def test_shared_words_are_marked_and_texts_stay_whole(desk, page):
     item = Item("Review of Norra kettle: Slow pour", {"topic": "Norra kettle", "title": "Slow pour", "samples": ["The pour is slow."]})
     texts = ["A slow pour, and the cat’s asleep.", "Nothing in common here"]

@@ -56,6 +56,7 @@ element.addEventListener('change', async e => {{
   put(document.querySelector('#pat-rows textarea'), await file.text());
   put(document.querySelector('#pat-rows-name input, #pat-rows-name textarea'), file.name);
   told.textContent = file.name + ' is read: look at it below, then press Import.';
+  e.target.value = '';  // else choosing the same file again would be no change
 }});
 """
 

@@ -68,7 +68,7 @@ function judgeScreen(task, act) {
   /* The parts */
 
   const heading = h('h1', { id: 'ann-title', tabindex: '-1', class: 'ann-pair' },
-    h('span', { class: 'ann-number' }, task.label()), ' ', h('span', {}, t('judge.question')));
+    h('span', { class: 'ann-number' }, task.label()), ' ', h('span', {}, question()));
 
   const reference = referenceBlock(pair, act.say);
 
@@ -112,7 +112,7 @@ function judgeScreen(task, act) {
 
   /* The bar at the bottom */
 
-  groups.overall = h('div', { class: 'ann-answers', role: 'group', tabindex: '-1', 'aria-label': t('judge.question') }, OUTCOMES.map(outcome =>
+  groups.overall = h('div', { class: 'ann-answers', role: 'group', tabindex: '-1', 'aria-label': question() }, OUTCOMES.map(outcome =>
     pick(outcome, [key(OUTCOME_KEYS[outcome]), h('span', {}, t(`answer.${outcome}.button`))], () => { setRow('overall'); choose(outcome); },
       { 'data-side': isSided(outcome) ? outcome : null, 'aria-keyshortcuts': OUTCOME_KEYS[outcome] })));
   const strength = h('div', { class: 'ann-strength', role: 'group', 'aria-label': t('strength.label') },
@@ -208,7 +208,7 @@ function judgeScreen(task, act) {
     r: () => {
       if (!draft.outcome) { act.say(t('status.details_later')); return; }
       rationale.focus();
-      rationale.scrollIntoView({ block: 'nearest' });
+      groups.rationale.scrollIntoView({ block: 'center' }); // clear of the bar at the bottom, with its hint
     },
     u: act.undo,
   };

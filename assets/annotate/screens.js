@@ -60,8 +60,8 @@ function welcomeScreen() {
 
   const node = h('div', { class: 'ann-welcome' },
     h('div', { class: 'ann-about' },
-      title(!campaign.title || campaign.title === CATALOGS.en['welcome.title'] ? t('welcome.title') : campaign.title),
-      paragraph(t('welcome.lead'), { class: 'ann-lead' }),
+      title(ownQuestion() || t('welcome.title')),
+      paragraph(ownQuestion() ? t('welcome.lead_own') : t('welcome.lead'), { class: 'ann-lead' }),
       h('ol', { class: 'ann-steps' }, [1, 2, 3].map(n => h('li', {}, h('b', {}, t(`welcome.step${n}`)), ' ', t(`welcome.step${n}_more`)))),
       paragraph(t('welcome.time'), { class: 'ann-hint' })),
     state.readOnly ? h('div', { class: 'ann-form' }, paragraph(t('welcome.read_only'))) : form);
