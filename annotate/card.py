@@ -36,6 +36,53 @@ FEATURES: dict[str, dict[str, Any]] = {  # our column types in the words of data
 }
 
 
+COLUMNS = {  # of judgments.*, the training files and their sidecars, in words
+    "judgment_id": "the answer",
+    "pair_id": "the two texts, whichever side they were on",
+    "item_id": "what was to be written",
+    "annotator_id": "who answered: a random number",
+    "judge_kind": "human, llm or metric",
+    "perspective": "how the judge says they read: native, learner, domain; compose for a visitor of the demo",
+    "kind": "one-factor, system, or a check: gold, identical, swap (a pair again with its sides exchanged)",
+    "agent": "the agent whose completion differs in a one-factor pair",
+    "round": "the learning round that the pair was made for",
+    "prompt": "what was asked for; in a training file the chat that the agent answered",
+    "topic, title, reference": "what the judge saw above the texts; reference is all of it, as JSON",
+    "lang, source": "language and corpus of the item",
+    "text_a, text_b": "the texts; a stood left",
+    "system_a, system_b": "who wrote them; never shown",
+    "outcome": "A, B, tie (both good), both_bad or cannot_judge",
+    "strength": "slightly or clearly, with A or B",
+    "dim_style, dim_topic, dim_fluency": "A, B or same on that question, where answered",
+    "tags, rationale": "reasons ticked, and the judge's own words",
+    "ms_visible, ms_total": "milliseconds from the pair's appearance to the answer: while the page was visible, and in all",
+    "input_kind": "keyboard, mouse, touch or api",
+    "unblinded": "the names of the systems were on the screen",
+    "current": "not revised later",
+    "counted": "current and not excluded",
+    "excluded": "the owner's reasons for leaving it out",
+    "revision_of": "the earlier answer that this one replaces",
+    "created_at": "when it was kept, UTC",
+    "propensity": "probability that this pair was made, in sidecars, or given out next, in judgments",
+    "propensity_offered": "mean probability with which its judges were given the pair",
+    "shown_left_id, order_key": "the text on the left, and what its side was computed from",
+    "ui_version, guideline_version": "the page and the guide that the judge saw",
+    "chosen, rejected": "the completion that people prefer, and the other, as chat turns",
+    "weight": "how much a pair should count, 0 to 1",
+    "p, p_chosen, p_lo, p_hi": "P(chosen preferred) and its 95% interval",
+    "completion, label": "for KTO: a completion, true where both were good, false where both were bad",
+    "chosen_id, rejected_id, candidate_id": "the texts in campaign/candidates.jsonl",
+    "n_judges, n_effective": "people who answered, and the sum of their weights",
+    "n_chosen, n_rejected, n_tie, n_both_bad, n_decisive": "answers of each kind",
+    "n_clear, n_slight, n_unblinded": "decisive answers that were clear, slight, unblinded",
+    "strength_mean": "mean of -2 (rejected, clearly) to 2 (chosen, clearly)",
+    "dims": "P(chosen preferred) on each question, a tie for half",
+    "side_balance": "share of answers that saw the chosen text on the left",
+    "rewards_chosen, rewards_rejected": "the automatic rewards of both texts: total, and its terms",
+    "methodology_version": "how the figures were computed",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class DataFile:
     """One file of an export. ``config`` is its name for ``load_dataset``, '' for a copy of another in a second format."""
@@ -67,6 +114,7 @@ def card(contents: Contents, files: Sequence[DataFile], uses: Uses) -> str:
         ("Who judged", _who(contents)),
         ("How far they agree", _agreement(contents)),
         ("Files", _files(files)),
+        ("Columns", _columns()),
         ("From answers to training rows", _training(uses)),
         ("Limits", _limits(contents)),
         ("License", _license(contents)),
@@ -178,6 +226,12 @@ def _files(files: Sequence[DataFile]) -> str:
         "there has the same bytes. Line n of a `_sidecar` file belongs to line n of the file it is named after.",
     ]
     return "\n".join(lines)
+
+
+def _columns() -> str:
+    rows = [f"| {', '.join(f'`{name}`' for name in names.split(', '))} | {about} |" for names, about in COLUMNS.items()]
+    said = "The files under `campaign/` hold the rows of the database; their columns of the same names mean the same."
+    return "\n".join([said, "", "| column | what it is |", "|---|---|", *rows])
 
 
 def _training(uses: Uses) -> str:

@@ -10,6 +10,7 @@ import pytest
 from store_data import SetClock, answer, fill, offer, person
 
 from annotate import export as export_module
+from annotate.card import COLUMNS
 from annotate.database import StoreError
 from annotate.export import FLAT, Options, export, main
 from annotate.sheets import plain
@@ -305,6 +306,15 @@ def test_trl_trains_on_the_files_unchanged(method, store, tmp_path):
     base = {name.replace("base_model.model.", "").replace(".base_layer", ""): value for name, value in after.items() if "lora_" not in name}
     assert base.keys() == before.keys()
     assert all(torch.equal(base[name], before[name]) for name in before)
+
+
+def test_the_card_explains_every_column(store, tmp_path):
+    campaign(store)
+    out = exported(store, tmp_path)
+    explained = {name for names in COLUMNS for name in names.split(", ")}
+    files = [out / "judgments.jsonl", *out.glob("dpo_*.jsonl"), *out.glob("soft_*.jsonl"), *out.glob("kto_*.jsonl")]
+    assert {key for file in files for line in lines(file) for key in line} - explained == set()
+    assert all(f"`{name}`" in (out / "README.md").read_text(encoding="utf-8") for name in explained)
 
 
 def test_no_cell_of_the_spreadsheet_runs_and_every_cell_comes_back(store, tmp_path):
