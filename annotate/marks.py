@@ -12,6 +12,8 @@ from pat_core.points import content_words
 
 Segments = list[list]  # [text, 0 or 1]: the whole text in order, marked parts apart
 
+# Words that carry a text and not what it is about
+_COMMON = frozenset("like every right put well second good got still away around another while because".split())
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -32,4 +34,4 @@ def marked(text: str, words: Collection[str]) -> Segments:
 
 def shared(text: str, others: Iterable[str]) -> frozenset[str]:
     """The content words of ``text`` that one of ``others`` has too."""
-    return content_words(text) & frozenset().union(*(content_words(other) for other in others))
+    return (content_words(text) - _COMMON) & frozenset().union(*(content_words(other) for other in others))

@@ -1,8 +1,9 @@
 """Files of pairs made elsewhere as rows, and a row as an item, two texts and their pair.
 
 A file is JSON Lines, a JSON array, CSV or Parquet, told by content, or a folder of these, or one that ``datasets`` saved. A row that cannot
-be taken is refused with its place and the reason, and the rest go on. Which text was preferred elsewhere is kept in the trace and decides
-nothing here. Leaves out the store: ``annotate.transfer`` adds what is made here.
+be taken is refused with its place and the reason, and the rest go on; so is one with a text that names its model or speaks as one. Which
+text was preferred elsewhere is kept in the trace and decides nothing here. Leaves out the store: ``annotate.transfer`` adds what is made
+here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from annotate.fields import MAX_TEXT, check_text
+from annotate.guard import KNOWN_NAMES, leak, names_of
 from annotate.types import Candidate, Item, Pair, pair_of
 from pat_core.llm.prompting import SPEAKERS
 from pat_core.readers import Refusal, Row, decode
@@ -29,6 +31,7 @@ MAX_FILES = 100
 MAX_DECODED = 512 * 2**20  # bytes of a Parquet file once unpacked; neither its size nor its footer says how many
 MAX_LISTED = 20  # statements, samples, neighbors of one row
 PARQUET_BATCH = 100
+KEPT = ("breaks off", "repeats itself")  # how a text ends or runs on gives nobody away, and may be what its owner asks about
 ALIASES: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "instruction", "query"),
     "text_a": ("text_a", "a", "response_a", "completion_a", "answer_a", "output_a", "text_1", "response_1", "chosen"),
@@ -241,10 +244,14 @@ def made_from(values: dict[str, Any], label: str) -> Made:
     candidates = []
     for text, side, preferred in zip(texts, "ab", ("chosen", "rejected"), strict=True):
         check_text(f"text_{side}", text, MAX_TEXT, empty=False)
+        system = given.get(f"system_{side}", "imported")
+        secret = [name for name in (*KNOWN_NAMES, *names_of(system)) if name.lower() not in prompt.lower()]
+        if (reason := leak(text, secret)) and reason not in KEPT:
+            raise ValueError(f"text_{side} {reason}, so it cannot be judged blind")
         trace: dict[str, Any] = {"label": preferred} if labeled else {}
         if agent and messages:
             trace["completion"] = {"role": agent, "messages": messages, "prefix": "", "text": text}
-        candidates.append(Candidate(item.item_id, text, given.get(f"system_{side}", "imported"), trace))
+        candidates.append(Candidate(item.item_id, text, system, trace))
     kind = "one-factor" if agent else "system"
     return Made(item, (candidates[0], candidates[1]), pair_of(*candidates, kind, agent=agent, origin=f"import: {label}"))
 

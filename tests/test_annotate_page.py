@@ -13,7 +13,7 @@ import pytest
 from doubles_ui import HOSTILE
 
 import app
-from annotate.campaign import Campaign, open_campaign
+from annotate.campaign import Campaign, CampaignSettings, open_campaign
 from annotate.protocol import PageProtocol
 from annotate.types import Candidate, Item, Judgment, JudgmentQuery, pair_of
 from annotate.ui.page import ASSETS, LANGUAGES, PARTS, REQUESTS, build_annotate, page_catalogs, page_script, server_function
@@ -435,6 +435,23 @@ def test_a_second_tab_hears_which_answer_stands(browser, expect, served):
     visit.at_pair(2, other)
     assert [(j.outcome, j.strength) for j in by(served, me, all_of_them=True)] == [("A", "clearly")]
     visit.close()
+
+
+@pytest.mark.browser
+def test_the_owners_own_question_is_the_one_that_is_asked(browser, expect, campaign):
+    campaign.save_settings(CampaignSettings(title="Which text is funnier?"))
+    fill(campaign, 2)
+    served = Served(campaign)
+    door = Visit(browser, served)
+    expect(door.page.get_by_role("heading", name="Which text is funnier?")).to_be_visible()
+    expect(door.page.get_by_text("You answer this question about them.")).to_be_visible()
+    door.close()
+    token, _ = judge(served, "Comic")
+    visit = Visit(browser, served, token=token)
+    visit.at_pair(1)
+    expect(visit.page.get_by_role("heading", name="Pair 1 Which text is funnier?")).to_be_visible()
+    visit.close()
+    served.demo.close(verbose=False)
 
 
 @pytest.mark.browser

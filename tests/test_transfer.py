@@ -358,6 +358,8 @@ BAD_ROWS = {
     "a chat against a text": ({"prompt": "p", "chosen": CHAT, "rejected": "x"}, "must be text or a list of chat messages"),
     "a chat of somebody else": ({"prompt": [{"role": "boss", "content": "x"}], "text_a": "x", "text_b": "y"}, "holds a message that is no"),
     "a language that is a number": (GOOD | {"lang": 3}, "lang must be text"),
+    "a text that speaks as a model": (GOOD | {"text_a": "As an AI language model, I like it."}, "text_a speaks as an assistant"),
+    "a text that names its system": (GOOD | {"text_b": "Written by MyNet-7B.", "system_b": "MyNet-7B"}, "text_b names the model"),
     "a list": ([1], "not a JSON object"),
     "not JSON": ("{", "not valid JSON"),
     "deep JSON": ('{"text_a":' + "[" * 100_000, "not valid JSON"),
