@@ -7,7 +7,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from annotate.rows import table_of
-from annotate.types import Check, Judgment, JudgmentQuery, Load
+from annotate.types import Check, Judgment, JudgmentQuery, Load, Pair
 
 # Of the judgments j. Looked up one by one: a list of all excluded votes would be built at every lease and searched row by row.
 _COUNTED = """NOT EXISTS (SELECT 1 FROM exclusions WHERE active AND exclusions.annotator_id = j.annotator_id)
@@ -94,6 +94,14 @@ def loads(db: Database, now: str) -> tuple[Load, ...]:
         LEFT JOIN (SELECT pair_id, count(*) AS n FROM assignments WHERE {_RUNNING} GROUP BY pair_id) AS leased USING (pair_id)
         ORDER BY pairs.pair_id"""
     return tuple(Load(**row | {"split": bool(row["split"])}) for row in db.query(sql, {"now": now}))
+
+
+def newest_pairs(db: Database, n: int) -> tuple[tuple[Pair, str, str, str], ...]:
+    """The ``n`` pairs added last, the newest first, each with its item's prompt and both texts, ``lo`` first."""
+    sql = """SELECT pairs.*, items.prompt AS asked, lo.text AS lo_text, hi.text AS hi_text FROM pairs JOIN items USING (item_id)
+        JOIN candidates AS lo ON lo.candidate_id = lo_id JOIN candidates AS hi ON hi.candidate_id = hi_id
+        ORDER BY pairs.rowid DESC LIMIT ?"""
+    return tuple((table_of(Pair).parse(row), row["asked"], row["lo_text"], row["hi_text"]) for row in db.query(sql, [n]))
 
 
 def n_others(db: Database, pair_id: str, annotator_id: str, now: str) -> int:

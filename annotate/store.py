@@ -322,6 +322,11 @@ class Store:
         with self._reader() as db:
             return queries.loads(db, timestamp(self._clock()))
 
+    def newest_pairs(self, n: int) -> tuple[tuple[Pair, str, str, str], ...]:
+        """The ``n`` pairs added last, the newest first: pair, prompt, and both texts in the pair's own order."""
+        with self._reader() as db:
+            return queries.newest_pairs(db, n)
+
     # The ledger, the audit trail, settings
 
     def exclude(self, exclusion: Exclusion) -> Exclusion:

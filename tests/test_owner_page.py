@@ -282,6 +282,7 @@ def test_pairs_come_from_a_file_and_from_the_corpus(served, browser, tmp_path):
     expect(page.locator("#pat-import-said")).to_contain_text("2 pairs added from 3 rows")
     expect(page.locator("#pat-import-said")).to_contain_text("1 row refused")
     assert served.campaign.store.counts()["pairs"] == before + 2
+    expect(page.get_by_role("region", name="Newest pairs")).to_contain_text("A slow night 1.")
     page.locator("#pat-make-n input").fill("3")
     visit.press("Make pairs")
     expect(page.locator("#pat-job")).to_contain_text("3 pairs added", timeout=40_000)

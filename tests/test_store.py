@@ -457,6 +457,14 @@ def test_excluded_votes_do_not_count_until_switched_on_again(store):
     require_rebuilt(store)
 
 
+def test_the_newest_pairs_come_with_what_was_asked_and_their_texts(store):
+    made, later = fill(store, 2), fill(store, 1, prompt="A kettle")
+    texts = {c.candidate_id: c.text for c in (*made.candidates, *later.candidates)}
+    asked = dict.fromkeys(made.pairs[::-1], "A hotel in Rome")
+    newest = [(p, prompt, texts[p.lo_id], texts[p.hi_id]) for p, prompt in ({later.pairs[0]: "A kettle"} | asked).items()]
+    assert store.newest_pairs(9) == tuple(newest) and store.newest_pairs(1) == tuple(newest[:1])
+
+
 def test_an_excluded_pair_takes_its_swapped_repeat_with_it(store):
     made = fill(store, 1)
     (pair,) = made.pairs

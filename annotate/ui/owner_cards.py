@@ -18,6 +18,7 @@ from annotate.stats.agreement import OVERALL, Agreement
 from annotate.stats.pairs import WinRate
 from annotate.stats.ratings import Preference, Rating, Ratings
 from annotate.stats.votes import Estimate
+from annotate.types import Pair
 from annotate.words import KINDS, duration, of, system_name, when
 
 QUESTIONS = {
@@ -36,6 +37,7 @@ QUESTIONS = {
 }
 DIMENSION_NAMES = {OVERALL: "Overall", "style": "Style", "topic": "Topic", "fluency": "Fluency"}
 DAYS_SHOWN = 60
+BEGINNING = 60  # characters of a text in a list
 PERCENT = ("0", "50%", "100%")
 NONE = '<span class="pat-muted">–</span>'
 
@@ -291,6 +293,20 @@ def rewards(r: Report) -> str:
     )
     body_html = table("People against the reward", head, body, drawn=2) + _fold("How to read this", how)
     return _section("People and the automatic reward", sentences(r)["reward"], body_html)
+
+
+def newest_pairs(found: Sequence[tuple[Pair, str, str, str]]) -> str:
+    """The pairs added last, with the number by which the ledger leaves one out."""
+    rows = ((p.pair_id[:8], KINDS[p.kind], *(_beginning(text) for text in texts)) for p, *texts in found)
+    head = ("Pair", "Kind", "What was asked", "One text", "The other")
+    body = table("Newest pairs", head, rows) if found else "<p>There is no pair yet.</p>"
+    lead = "The newest ones. A wrong import is taken back under Ledger: all answers on a pair, by the number here; nobody gets it then."
+    return _section("Pairs", lead, body)
+
+
+def _beginning(text: str) -> str:
+    words = " ".join(text.split())
+    return escape(words if len(words) <= BEGINNING else words[:BEGINNING].rsplit(maxsplit=1)[0] + " …")
 
 
 def ledger(r: Report) -> str:

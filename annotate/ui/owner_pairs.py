@@ -37,6 +37,7 @@ AGENT_CHOICES = [
 MAX_MADE = 5_000
 MAX_MEGABYTES = 3  # the app takes no request larger than 4 MB
 REFUSALS_SHOWN = 8
+PAIRS_SHOWN = 40
 PICKER = (
     '<label class="pat-pick"><span>Choose a JSONL, JSON or CSV file</span><input type="file" accept=".jsonl,.json,.csv,.txt"></label>'
     '<span class="pat-muted" data-told role="status"></span>'
@@ -68,6 +69,7 @@ def build_pairs(desk: OwnerDesk) -> None:
             _build_making(desk)
         with gr.Column(min_width=300):
             _build_import(desk)
+    desk.shows(gr.HTML("", elem_id="pat-newest"), lambda r: desk.cards.newest_pairs(desk.campaign.store.newest_pairs(PAIRS_SHOWN)))
 
 
 def _build_making(desk: OwnerDesk) -> None:
