@@ -20,9 +20,8 @@ from annotate.stats import Estimate, Vote, agreements, outcome_counts, self_cons
 from annotate.stats.votes import DECISIVE, codes, share_estimate
 from annotate.transfer import Contents
 from annotate.types import DIMENSIONS, OUTCOMES
-from annotate.votes import votes_of
+from annotate.votes import OPINIONS, votes_of
 
-OPINIONS = ("one-factor", "system", "swap")
 N_RESAMPLES = 400
 FEATURES: dict[str, dict[str, Any]] = {  # our column types in the words of datasets
     "text": {"dtype": "string"},
@@ -178,7 +177,7 @@ def _agreement(contents: Contents) -> str:
     candidates = {c.candidate_id: c for c in contents.candidates}
     people = {a.annotator_id for a in contents.annotators if a.kind == "human"}
     counted = [j for j in contents.judgments if j.judgment_id in contents.counted and j.annotator_id in people and not j.unblinded]
-    votes = votes_of([j for j in counted if pairs[j.pair_id].kind in OPINIONS], pairs, candidates)
+    votes = votes_of([j for j in counted if pairs[j.pair_id].kind in OPINIONS.kinds], pairs, candidates)
     first = [v for v in votes if not v.is_swap_of]
     if not first:
         return "No answer of a person who saw nothing but the two texts counts yet, so nothing can be said."

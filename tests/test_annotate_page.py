@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 
 import gradio as gr
@@ -19,15 +17,6 @@ from annotate.types import Candidate, Item, Judgment, JudgmentQuery, pair_of
 from annotate.ui.page import ASSETS, LANGUAGES, PARTS, REQUESTS, build_annotate, page_catalogs, page_script, server_function
 
 SIZES = {"desk": {"width": 1280, "height": 860}, "phone": {"width": 390, "height": 844}}
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
-FINDS = ("chromium", "chromium-browser", "google-chrome")
 CALLS = "**/component_server/**"
 PLACES = ("Alpenhof Brandl", "Norra kettle", "Pawprint vet clinic", "Fable library app")
 OFFLINE = "ERR_FAILED"  # what the browser logs for a request that a test has cut
@@ -139,19 +128,6 @@ class Served:
 
     def answers(self, *, all_of_them: bool = False) -> tuple[Judgment, ...]:
         return tuple(self.campaign.store.judgments(JudgmentQuery(revisions=all_of_them)))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright (its own browsers are not needed)")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, FINDS)), None)
-    if not found:
-        reason = "no Chromium on this machine: run tests/install_chromium.sh, or set CHROMIUM to its path"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found, args=ARGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
