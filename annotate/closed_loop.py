@@ -113,7 +113,7 @@ def closed_loop(
     """
     started = time.monotonic()
     work = Work.of(config.home, "closed-loop", [bench.corpus.fingerprint, seed, size.votes, size.cases, base.adapter_names])
-    asked = questions(bench, size.cases, seed, training=False)
+    asked = questions(bench, size.cases, seed, "choosing", "untouched")
     writer = Writer(bench.llm, progress)
     made = Made(*_made(work.once("pairs", lambda: _pairs(bench, writer, size, seed))))
     before = work.once("before", lambda: _outputs(writer, asked))
@@ -218,7 +218,7 @@ def _outputs(writer: Writer, asked: Sequence[Question], summaries: Sequence[Mapp
 def _pairs(bench: Workbench, writer: Writer, size: Size, seed: int) -> list[list[dict[str, Any]]]:
     """Items, candidates and pairs as JSON values: mostly the generator's, a few of each agent, the rest of two systems."""
     wanted = {role: round(share * size.votes) for role, share in SHARES.items()}
-    asked = questions(bench, max(10, math.ceil(wanted["generator"] / (K_TEXTS // 2) * SPARE)), seed, training=True)
+    asked = questions(bench, max(10, math.ceil(wanted["generator"] / (K_TEXTS // 2) * SPARE)), seed, "training")
     notes = take_notes(writer, asked)
     making = _Making(bench, random.Random(f"closed-loop-{seed}"))
     rolled = roll_out(writer, "generator", asked, notes, K_TEXTS)
@@ -246,6 +246,7 @@ class _Making:
         self.items: dict[str, Item] = {}
         self.candidates: dict[str, Candidate] = {}
         self.pairs: dict[str, Pair] = {}
+        self.texts: set[frozenset[str]] = set()
         self.count: Counter[str] = Counter()
 
     def add(self, role: Role, rolled: Sequence[Rollout], wanted: int) -> None:
@@ -278,8 +279,10 @@ class _Making:
 
     def _keep(self, item: Item, a: Candidate, b: Candidate, kind: str, **details: Any) -> bool:
         pair = pair_of(a, b, kind, origin="closed loop", **details)
-        if a.text == b.text or pair.pair_id in self.pairs:
+        two = frozenset((pair.lo_sha, pair.hi_sha))
+        if len(two) < 2 or two in self.texts:  # a store holds the same two texts once
             return False
+        self.texts.add(two)
         self.items[item.item_id] = item
         self.candidates |= {c.candidate_id: c for c in (a, b)}
         self.pairs[pair.pair_id] = pair

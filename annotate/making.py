@@ -25,11 +25,10 @@ from annotate.schedule import Plan, swap_of
 from annotate.store import Store
 from annotate.traces import alternative_of, candidate_of, item_of
 from annotate.types import Candidate, Item, Pair, PairKind, pair_of
-from pat_core.corpus import Corpus, hold_out
+from pat_core.corpus import Corpus, hold_out, part_of
 from pat_core.pipeline import Workbench
 from pat_core.progress import Progress
 from pat_core.types import ADAPTER_ROLES, AGENTS, ALTERNATIVES, Query, Role, RunOptions, Trace
-from pat_core.warm_start import in_training_half
 
 Kind = Literal["one-factor", "systems"]
 HISTORY_SIZES = (0, 1, 2, 4)  # reviews that a person is known by, in turn, as far as they have so many
@@ -291,7 +290,7 @@ class _Making:
         return last.trace
 
     def _item(self, query: Query, trace: Trace) -> Item:
-        split = "train" if in_training_half(query.user_id) else "held-out"
+        split = "train" if part_of(query.user_id) == "training" else "held-out"
         return item_of(query, trace.style_neighbors, source=self.bench.corpus.name, lang=self.lang, split=split)
 
     def _pair(self, a: Candidate, b: Candidate, kind: PairKind, **details: Any) -> Pair:

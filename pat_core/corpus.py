@@ -16,6 +16,7 @@ from dataclasses import astuple, dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, get_args
 
 from pat_core import cleaning, labels
 from pat_core.progress import Progress, terminal_progress
@@ -25,6 +26,8 @@ from pat_core.types import Query, Review
 MAX_TEXT = 20_000  # characters of a review
 MAX_TITLE = 300
 MAX_ID = 200
+Part = Literal["training", "choosing", "untouched"]
+PARTS: tuple[Part, ...] = get_args(Part)
 N_EXAMPLES = 3  # refused rows shown for each reason
 
 
@@ -159,6 +162,13 @@ def benchmark_target(corpus: Corpus, user_id: str) -> Review | None:
     if any(_profile_position(review) is not None for review in reviews):
         return next((review for review in reviews if _profile_position(review) == 0), None)
     return max(reviews, key=lambda review: review.time)
+
+
+def part_of(user_id: str) -> Part:
+    """The part of the people that a user belongs to, by a hash of the id, stable over runs and machines: one half is for training, a
+    quarter for choosing between settings, and a quarter stays untouched until a figure is reported."""
+    digest = hashlib.sha256(user_id.encode()).digest()
+    return "training" if digest[0] % 2 == 0 else "choosing" if digest[1] % 2 == 0 else "untouched"
 
 
 def hold_out(corpus: Corpus, target: Review, *, seed: int = 0) -> Query:

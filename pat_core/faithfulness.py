@@ -94,7 +94,7 @@ def run(config: Config, data: Path, limit: int, seed: int = 0, progress: Progres
     for system, adapters in systems.items():
         with engine(config, adapters, progress) as llm:
             if not asked:
-                asked = questions(open_bench(config, data, llm, progress), limit, seed, training=False)
+                asked = questions(open_bench(config, data, llm, progress), limit, seed, "untouched")
             if not asked:
                 raise ValueError(f"{name} has nobody outside the training half whose topic somebody else reviewed")
             notes = take_notes(Writer(llm, progress), asked, ("style",))

@@ -24,6 +24,7 @@ import networkx as nx
 from pat_core.agents import SUMMARY_SAMPLING, AgentFacts, agent_request, is_settled, round_requests, summary_text
 from pat_core.config import DEMO_CORPUS, Config, load_config
 from pat_core.corpus import Corpus, read_corpus
+from pat_core.credit import shapley
 from pat_core.cues import cue_phrases, tone, with_asked, words_asked
 from pat_core.embed import open_embedder
 from pat_core.graph import StyleGraph, open_style_graph, visitor_subgraph
@@ -34,7 +35,7 @@ from pat_core.points import Vocabulary, points, vocabulary
 from pat_core.progress import Progress, terminal_progress
 from pat_core.prompts import Messages, StyleFacts, TopicFacts, generator_messages, lamp_messages, pgraphrag_messages
 from pat_core.query import build_query, parse_preference
-from pat_core.rewards import RewardContext, reference_free_reward, shapley
+from pat_core.rewards import RewardContext, choose, reference_free_reward
 from pat_core.topics import TopicSearch
 from pat_core.types import (
     ADAPTER_ROLES,
@@ -345,10 +346,9 @@ class _Run:
     def _trace(self, done: dict[str, Completion], kept: tuple[Alternative, ...]) -> Trace:
         context = self.evidence.context
         written = [done[f"draft-{i}"] for i in range(self.options.n_drafts)]
-        drafts = tuple(Draft(completion, reference_free_reward(completion.text, context)) for completion in written)
-        rewards = [d.reward.total for d in drafts]
+        chosen, rewards = choose([completion.text for completion in written], context)
+        drafts = tuple(Draft(completion, reward) for completion, reward in zip(written, rewards, strict=True))
         left_out = {key: [reference_free_reward(done[key].text, context).total] for key, *_ in ONE_LEFT_OUT}
-        chosen = rewards.index(max(rewards))
         self.timings["total"] = time.perf_counter() - self.started
         return Trace(
             query=self.query,
@@ -359,7 +359,7 @@ class _Run:
             chosen=chosen,
             alternatives=kept or tuple(self._alternative(name, done) for name in self.options.alternatives),
             copy_rate=copy_rate(drafts[chosen].completion.text, context.retrieved_texts),
-            contribution=shapley(rewards, left_out["style-only"], left_out["topic-only"], left_out["neither"]),
+            contribution=shapley([r.total for r in rewards], left_out["style-only"], left_out["topic-only"], left_out["neither"]),
             engine=self.llm.name,
             timings={k: round(v, 3) for k, v in self.timings.items()},
             options=self.options,

@@ -20,7 +20,17 @@ from pat_core.metrics import cosine, longest_shared_run, meteor, n_words, rouge_
 from pat_core.points import content_words
 from pat_core.types import Reward
 
-__all__ = ["REFERENCE_WEIGHTS", "WEIGHTS", "RewardContext", "cosine", "reference_free_reward", "reward", "shapley"]
+__all__ = [
+    "REFERENCE_WEIGHTS",
+    "WEIGHTS",
+    "RewardContext",
+    "choose",
+    "cosine",
+    "most_typical",
+    "reference_free_reward",
+    "reward",
+    "shapley",
+]
 
 WEIGHTS: Mapping[str, float] = {"style": 0.35, "topic": 0.35, "title": 0.1, "variety": 0.2, "length": 0.2, "copy": 0.3}
 # Between reviews of one product by different people (Amazon dev, 250 targets, 4 reviews each) the mean of the three measures of words has a
@@ -94,6 +104,20 @@ def reference_free_reward(text: str, context: RewardContext, weights: Mapping[st
         "copy": copy_term(text, context.retrieved_texts),
     }
     return _weighted(text, terms, weights)
+
+
+def choose(texts: Sequence[str], context: RewardContext) -> tuple[int, list[Reward]]:
+    """The draft to show of several for one question, and every draft's reward without a reference; the first of equal ones."""
+    rewards = [reference_free_reward(text, context) for text in texts]
+    return max(range(len(texts)), key=lambda i: rewards[i].total), rewards
+
+
+def most_typical(texts: Sequence[str]) -> int:
+    """The draft with the most words in common with the others by ROUGE-1: a choice that knows nothing but the drafts themselves.
+
+    Minimum Bayes risk decoding (Kumar and Byrne 2004) with ROUGE-1 as the gain; the first of equal ones.
+    """
+    return max(range(len(texts)), key=lambda i: sum(rouge_1(texts[i], other) for j, other in enumerate(texts) if j != i))
 
 
 def length_term(text: str, target_words: float) -> float:

@@ -2,8 +2,9 @@
 
 A step is one role in one round. Its rollouts, its checkpoints and its result are kept in a folder of the run, so that a run that was
 killed goes on in the middle of a step; the same command once more, after a run has ended, is a new run. A version is published unless the
-fixed dev slice, users of the half that is never trained on, falls beyond noise: the 95% interval of the paired change, by bootstrap over
-users, lies below 0. The engine is closed while a step trains and opened again with what was published. Leaves out where votes come from.
+fixed dev slice, users of the *choosing* part, who are never trained on, falls beyond noise: the 95% interval of the paired change, by
+bootstrap over users, lies below 0. The engine is closed while a step trains and opened again with what was published. Leaves out where
+votes come from.
 """
 
 from __future__ import annotations
@@ -268,9 +269,9 @@ class _Loop:
         for i, path in enumerate(self.settings.data):
             bench = self.open_corpus(path, llm)
             n, n_dev = (len(range(i, whole, n_files)) for whole in (self.settings.prompts, self.settings.dev))
-            self.dev += questions(bench, n_dev, DEV_SEED, training=False)
+            self.dev += questions(bench, n_dev, DEV_SEED, "choosing")
             if self.settings.use != "human":
-                found = questions(bench, n * self.settings.rounds, self.settings.seed, training=True)
+                found = questions(bench, n * self.settings.rounds, self.settings.seed, "training")
                 for index, part in enumerate(per_round):
                     part += found[index * n : (index + 1) * n]
         self.asked = per_round

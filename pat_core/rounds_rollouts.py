@@ -17,7 +17,7 @@ import numpy as np
 
 from pat_core.agents import SUMMARY_SAMPLING, agent_request, round_requests, summary_text
 from pat_core.config import Config
-from pat_core.corpus import Corpus, hold_out, read_corpus
+from pat_core.corpus import Corpus, Part, hold_out, part_of, read_corpus
 from pat_core.credit import Dropped, Grid, Selected, grid_of, leave_one_out, raw_rewards, select, select_raw, sibling_credit
 from pat_core.embed import open_embedder
 from pat_core.graph import open_style_graph
@@ -30,7 +30,7 @@ from pat_core.prompts import generator_messages
 from pat_core.rewards import reference_free_reward, reward
 from pat_core.topics import TopicSearch
 from pat_core.types import AGENTS, Agent, Completion, Draft, Query, Review, Reward, Role, Round, RunOptions, Trace
-from pat_core.warm_start import LONGEST, SHORTEST, in_training_half
+from pat_core.warm_start import LONGEST, SHORTEST
 
 AT_ONCE = 20  # requests of one batch: their prompts and answers have to fit OpenVINO's memory for keys and values
 SUMMARY_TEMPERATURE = 1.0  # warm-started agents hardly vary below it
@@ -71,16 +71,16 @@ def open_bench(config: Config, data: Path, llm: LLM, progress: Progress | None =
     return Workbench(corpus, open_style_graph(corpus, cache, progress), search, llm)
 
 
-def questions(bench: Workbench, n: int, seed: int, *, training: bool) -> list[Question]:
-    """At most ``n`` questions about reviews of the training half of the users, or of the others; one a user as far as users suffice.
+def questions(bench: Workbench, n: int, seed: int, *parts: Part) -> list[Question]:
+    """At most ``n`` questions about reviews by the users of ``parts``; one a user as far as users suffice.
 
     The same for a seed; another seed takes other users first.
     """
-    rng = random.Random(f"questions-{seed}-{training}")
+    rng = random.Random(f"questions-{seed}-{'-'.join(parts)}")
     by_user: dict[str, list[Review]] = {}
     for user_id in sorted(bench.corpus.by_user):
         mine = [r for r in bench.corpus.by_user[user_id] if _can_be_asked(bench.corpus, r)]
-        if mine and in_training_half(user_id) == training:
+        if mine and part_of(user_id) in parts:
             by_user[user_id] = rng.sample(mine, len(mine))
     order = rng.sample(sorted(by_user), len(by_user))
     turns = max(map(len, by_user.values()), default=0)

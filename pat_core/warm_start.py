@@ -2,17 +2,16 @@
 
 A model of 135M parameters cannot summarize style by itself, but the right summary can be computed from the facts in its prompt; and the
 generator can learn to obey summaries from people's own texts, when the summaries are made from the text that it then has to write. Users
-are split by a hash: only the training half is ever used here, so the other half stays for measuring.
+are split by a hash (``part_of``): only the training half is ever used here, so the other half stays for measuring.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pat_core.corpus import Corpus, hold_out
+from pat_core.corpus import Corpus, hold_out, part_of
 from pat_core.cues import cue_phrases, tone
 from pat_core.points import Points, Vocabulary, points, vocabulary
 from pat_core.prompts import Messages, StyleFacts, TopicFacts, generator_messages, quoted, style_messages, topic_messages
@@ -36,16 +35,11 @@ class Example:
     completion: str
 
 
-def in_training_half(user_id: str) -> bool:
-    """Whether a user belongs to the half that may be trained on; stable over runs and machines."""
-    return hashlib.sha256(user_id.encode()).digest()[0] % 2 == 0
-
-
 def examples(corpus: Corpus, role: Role, n: int, seed: int = 0) -> list[Example]:
     """At most ``n`` examples for ``role`` from the training half of the users of ``corpus``; the same for a seed."""
     rng = random.Random(f"{role}-{seed}")
     words = vocabulary([r.text for r in corpus.reviews])
-    targets = [r for r in corpus.reviews if in_training_half(r.user_id) and SHORTEST <= len(r.text.split()) <= LONGEST]
+    targets = [r for r in corpus.reviews if part_of(r.user_id) == "training" and SHORTEST <= len(r.text.split()) <= LONGEST]
     rng.shuffle(targets)
     make = {"style": _style_example, "topic": _topic_example, "generator": _generator_example}[role]
     return [make(corpus, target, words, rng) for target in targets[:n]]

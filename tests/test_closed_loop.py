@@ -15,7 +15,7 @@ from annotate.closed_loop import Case, Size, closed_loop, judged, load_taste
 from annotate.store import open_store
 from annotate.types import Judgment
 from pat_core.config import Config
-from pat_core.corpus import Corpus
+from pat_core.corpus import Corpus, part_of
 from pat_core.dpo import DPOSettings
 from pat_core.graph import open_style_graph
 from pat_core.llm import open_llm
@@ -24,7 +24,6 @@ from pat_core.rounds import open_base
 from pat_core.topics import TopicSearch
 from pat_core.train import main
 from pat_core.types import Review
-from pat_core.warm_start import in_training_half
 
 TOPICS = ("Norra kettle", "Saltmarsh Inn", "Northline trains", "Pine cabin")
 SIZE = Size(votes=60, cases=40, dpo=DPOSettings(learning_rate=1e-2, epochs=2))
@@ -136,4 +135,4 @@ def test_a_taste_is_found_by_file_and_function_or_refused_in_a_sentence(capsys):
 
 def test_both_halves_have_people():
     users = corpus().by_user
-    assert min(sum(map(in_training_half, users)), sum(not in_training_half(u) for u in users)) >= 8
+    assert 8 <= sum(part_of(u) == "training" for u in users) <= len(users) - 8

@@ -17,6 +17,7 @@ from annotate.lessons import lessons
 from annotate.store import open_store
 from annotate.types import Candidate, Item, Pair, pair_of
 from pat_core.config import Config
+from pat_core.corpus import part_of
 from pat_core.credit import Dropped
 from pat_core.dpo import DPOSettings
 from pat_core.faithfulness import check_summary, measure, texts_of
@@ -41,7 +42,6 @@ from pat_core.rounds_rollouts import (
 from pat_core.topics import TopicSearch
 from pat_core.train import main
 from pat_core.types import ADAPTER_ROLES, Reward
-from pat_core.warm_start import in_training_half
 
 ADAPTERS = {"style": "style-1", "topic": "topic-1", "generator": "generator-1"}
 
@@ -68,17 +68,18 @@ def bench(style_graph, tmp_path) -> Workbench:
 
 @pytest.fixture
 def asked(bench) -> list[Question]:
-    return questions(bench, 3, 0, training=True)
+    return questions(bench, 3, 0, "training")
 
 
 def test_training_and_dev_questions_share_no_user_and_hide_the_answer(bench):
-    training, dev = (questions(bench, 12, 5, training=half) for half in (True, False))
-    assert all(in_training_half(q.query.user_id) for q in training) and not any(in_training_half(q.query.user_id) for q in dev)
-    assert len({q.query.user_id for q in training}) == min(12, len({u for u in bench.corpus.by_user if in_training_half(u)}))
+    training, dev = questions(bench, 12, 5, "training"), questions(bench, 12, 5, "choosing", "untouched")
+    assert {part_of(q.query.user_id) for q in training} == {"training"}
+    assert {part_of(q.query.user_id) for q in dev} <= {"choosing", "untouched"}
+    assert len({q.query.user_id for q in training}) == min(12, sum(part_of(u) == "training" for u in bench.corpus.by_user))
     for q in training + dev:
         shown = " ".join(n.review.text for n in (*q.evidence.style_neighbors, *q.evidence.topic_neighbors))
         assert q.reference not in shown and q.reference not in " ".join(q.query.samples)
-    assert [q.query for q in questions(bench, 12, 5, training=True)] == [q.query for q in training]
+    assert [q.query for q in questions(bench, 12, 5, "training")] == [q.query for q in training]
 
 
 def test_texts_are_asked_for_as_in_a_run(bench, asked):
@@ -137,7 +138,7 @@ def test_a_stop_is_heard_between_batches(bench, asked):
 
 
 def test_a_fall_beyond_noise_is_seen_by_the_paired_change(bench):
-    dev = questions(bench, 8, 0, training=False)
+    dev = questions(bench, 8, 0, "choosing", "untouched")
     rows = [{"total": 0.2 + i / 10} for i in range(8)]
     assert fell(compared(dev, rows, [{"total": r["total"] - 0.01} for r in rows]))
     assert not fell(compared(dev, rows, [{"total": r["total"] + (-0.02 if i % 2 else 0.02)} for i, r in enumerate(rows)]))
