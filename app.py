@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
     from annotate.campaign import Campaign
     from annotate.jobs import Jobs
+    from annotate.training import Training
     from pat_core.progress import Progress
     from pat_core.ui.opening import EngineRoom, Opening
     from pat_core.ui.runs import Runs
 
 log = logging.getLogger("pat")
 EXAMPLES = Path(__file__).resolve().parent / "assets" / "examples.json"
+SHIPPED_RESULTS = Path(__file__).resolve().parent / "assets" / "results"
 
 
 class Desk(NamedTuple):
@@ -40,6 +43,8 @@ class Desk(NamedTuple):
     runs: Runs
     campaign: Campaign
     jobs: Jobs
+    results: tuple[Path, ...] = (SHIPPED_RESULTS,)  # folders of evaluations
+    training: Training | None = None  # runs that the owner starts; None for none
 
 
 class View(NamedTuple):
@@ -68,10 +73,21 @@ def _annotate(demo: gr.Blocks, desk: Desk) -> None:
 def _owner(demo: gr.Blocks, desk: Desk) -> None:
     from annotate.ui.owner import build_owner
 
-    build_owner(demo, desk.campaign, desk.opening, desk.jobs)
+    build_owner(demo, desk.campaign, desk.opening, desk.jobs, desk.training)
 
 
-VIEWS = (View("Compose", "", _compose), View("Annotate", "annotate", _annotate), View("Owner", "owner", _owner))
+def _results(demo: gr.Blocks, desk: Desk) -> None:
+    from pat_core.ui.results import build_results
+
+    build_results(demo, desk.results)
+
+
+VIEWS = (
+    View("Compose", "", _compose),
+    View("Annotate", "annotate", _annotate),
+    View("Results", "results", _results),
+    View("Owner", "owner", _owner),
+)
 
 
 def build_app(desk: Desk, views: tuple[View, ...] = VIEWS) -> gr.Blocks:
@@ -115,12 +131,16 @@ def launch_settings(on_space: bool) -> dict[str, Any]:
     }
 
 
-def open_engine_room(config: Config, data: Path) -> Callable[[Progress], EngineRoom]:
-    """What the opening thread does; imports the heavy half of the program only there."""
+def open_engine_room(
+    config: Config, data: Path, between: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Callable[[Progress], EngineRoom]:
+    """What the opening thread does; imports the heavy half of the program only there. ``between`` is where engines may be exchanged."""
 
     def load(report: Progress) -> EngineRoom:
+        from pat_core.llm import adapter_base, open_llm
         from pat_core.pipeline import open_workbench, trace_to_json
         from pat_core.progress import terminal_progress
+        from pat_core.serving import Serving
         from pat_core.ui.opening import EngineRoom
 
         in_terminal = terminal_progress()
@@ -129,7 +149,10 @@ def open_engine_room(config: Config, data: Path) -> Callable[[Progress], EngineR
             report(label, done, total)
             in_terminal(label, done, total)
 
-        return EngineRoom(open_workbench(config, data, both), trace_to_json)
+        bench = open_workbench(config, data, both)
+        serving = Serving(bench, config.home, adapter_base(config), lambda adapters: open_llm(config, adapters=adapters), between)
+        serving.watch()
+        return EngineRoom(bench, trace_to_json, serving)
 
     return load
 
@@ -172,6 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     # Gradio reads both when it is imported, so it is imported after this
     os.environ.update(GRADIO_TEMP_DIR=str(scratch), GRADIO_ANALYTICS_ENABLED="False")
     from annotate.jobs import Jobs
+    from annotate.training import Training
     from pat_core.ui.opening import Opening
     from pat_core.ui.runs import Runs
 
@@ -181,7 +205,9 @@ def main(argv: list[str] | None = None) -> int:
     if campaign.fault:
         log.warning("%s Until that is put right no vote can be saved; the rest of the app works.", campaign.fault)
     runs = Runs()
-    desk = Desk(Opening(open_engine_room(config, args.data)), runs, campaign, Jobs(runs.turn))
+    opening = Opening(open_engine_room(config, args.data, runs.between))
+    training = Training(config.home, args.data, campaign.path, config.threads)
+    desk = Desk(opening, runs, campaign, Jobs(runs.turn), (config.home / "results", SHIPPED_RESULTS), training)
     demo = build_app(desk)
     host = "0.0.0.0" if on_space else args.host  # a Space is reached through the hub's proxy only
     try:
@@ -206,10 +232,12 @@ def main(argv: list[str] | None = None) -> int:
     print("Ending.", flush=True)
     desk.runs.stop_all()
     desk.jobs.stop()
+    training.close()
     desk.jobs.wait(10)
     demo.close(verbose=False)
     campaign.close()
-    if not desk.opening.finished.is_set():
+    serving = desk.opening.room.serving if desk.opening.room else None
+    if not desk.opening.finished.is_set() or (serving and not serving.stop(5)):
         # a thread is inside native code that nothing can interrupt, and tearing the interpreter down under it aborts the process
         logging.shutdown()
         os._exit(0)

@@ -78,7 +78,7 @@ def reward_gaps(
     """
     gaps: list[float | None] = []
     for shown in _shown(judgments, pairs, candidates):
-        left, right = _reward(shown.left, term), _reward(shown.right, term)
+        left, right = reward_of(shown.left, term), reward_of(shown.right, term)
         gaps.append(None if left is None or right is None else left - right)
     return tuple(gaps)
 
@@ -121,7 +121,7 @@ def _votes(shown: Iterable[_Shown], *, by_text: bool) -> tuple[Vote, ...]:
     return tuple(votes)
 
 
-def _reward(candidate: Candidate, term: str) -> float | None:
+def reward_of(candidate: Candidate, term: str = "total") -> float | None:
     """What an automatic reward gave a text; a trace may come from a file, so anything but a finite number is unknown."""
     rewards = candidate.trace.get("rewards")
     if term != "total" and isinstance(rewards, dict):

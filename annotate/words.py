@@ -1,4 +1,4 @@
-"""Numbers, times and names in plain words: what the report, the Owner page and the terminal say alike. Leaves out whole sentences."""
+"""Numbers, times and names in plain words: what the report, the Owner page and the terminal say alike. Leaves out what is said."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ def of(n: int, one: str, many: str = "") -> str:
 def listed(names: Sequence[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def as_sentence(said: str) -> str:
+    """``said`` with a capital at its beginning and one full stop at its end."""
+    said = said.strip().rstrip(".")
+    return f"{said[:1].upper()}{said[1:]}."
 
 
 def when(at: str) -> str:

@@ -29,7 +29,10 @@ from pat_core.cache import file_sha256
 from pat_core.lora import CONFIG, FILES, WEIGHTS, AdapterError, check_lora, read_config, refuse_pickles
 from pat_core.types import ADAPTER_ROLES, Role
 
-__all__ = ["AdapterError", "Change", "Manifest", "Version", "activate", "active_adapters", "history", "publish", "roll_back", "versions"]
+__all__ = [
+    "AdapterError", "Change", "Manifest", "NotWritten", "Version", "activate", "active_adapters", "chosen", "earlier", "history", "publish",
+    "roll_back", "versions", "with_version",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +40,13 @@ Action = Literal["published", "activated", "rolled back"]
 
 SHIPPED = Path(__file__).resolve().parent.parent / "assets" / "adapters"
 MANIFEST = "manifest.json"
+REPORT = "report.json"
 KEPT = 5  # versions of a role that can be gone back to
 HISTORY = 300  # changes remembered in a registry
+
+
+class NotWritten(AdapterError):
+    """There was no room for a version, with which nothing is wrong: publishing it again is safe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +111,15 @@ def publish(
     judgment_ids: Sequence[str] = (),
     by: str = "",
     examine: Callable[[Path], Mapping[str, Any]] | None = None,
+    activate: bool = True,
+    report: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Copies a trained PEFT folder into ``registry`` as a new version, whole or not at all, and makes it the active one of its role.
+    """Copies a trained PEFT folder into ``registry`` as a new version, whole or not at all, and makes it the active one of its role,
+    unless ``activate`` is False: then it waits there for somebody to activate it.
 
     ``examine`` gets the version's folder before anything is served from it; what it returns stands in the manifest's metrics under
-    "examined", and its AdapterError refuses the version. Older versions than the last ``KEPT`` are deleted. Raises AdapterError, and then
-    the registry is as it was.
+    "examined", and its AdapterError refuses the version. ``report`` is put beside the weights. Older versions than the last ``KEPT`` are
+    deleted. Raises AdapterError, NotWritten where the disk is full, and then the registry is as it was.
     """
     if role not in ADAPTER_ROLES:
         raise AdapterError(f"unknown role {role!r}; known: {', '.join(ADAPTER_ROLES)}")
@@ -124,19 +135,21 @@ def publish(
     try:
         folder = staging / version
         made = _stage(trained, folder, made)
+        if report is not None:
+            _write_json(folder / REPORT, report)
         verify(folder, base_sha256)
         if examine:
             made = replace(made, metrics={**made.metrics, "examined": dict(examine(folder))})
             _write_json(folder / MANIFEST, asdict(made))
         with _locked(registry):
             manifest = _settle(folder, registry, made)
-            state = _State.read(registry)
-            _State.write(registry, state.serve(role, version, "published", by))
+            if activate:
+                _State.write(registry, _State.read(registry).serve(role, version, "published", by))
             _prune(registry)
         return manifest
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise AdapterError(f"the disk of {registry} is full, so {version} was not published; make room and publish it again") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NotWritten(f"the disk of {registry} is full, so {version} was not published; make room and publish it again") from error
         raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -213,15 +226,44 @@ def roll_back(registry: Path, role: Role, base_sha256: str, by: str = "") -> str
     """Lets the version serve that served before, damaged ones passed over; returns it, '' for the shipped one. AdapterError without one."""
     with _locked(registry):
         state = _State.read(registry)
-        earlier = list(state.previous.get(role, ()))
-        while earlier:
-            version = earlier.pop()
-            problem = version and _problem(_folder(registry, version), base_sha256, role)
-            if not problem:
-                _State.write(registry, state.go_back(role, version, tuple(earlier), by))
-                return version
-            log.warning("passed over: %s", problem)
+        version, before = _earlier(state, registry, role, base_sha256)
+        if version is not None:
+            _State.write(registry, state.go_back(role, version, before, by))
+            return version
     raise AdapterError(f"there is no earlier version for {role} to go back to")
+
+
+def earlier(registry: Path, role: Role, base_sha256: str) -> str | None:
+    """The version that ``roll_back`` would let serve, '' for the shipped one, None where there is none to go back to."""
+    return _earlier(_State.read(registry), registry, role, base_sha256)[0]
+
+
+def _earlier(state: _State, registry: Path, role: Role, base_sha256: str) -> tuple[str | None, tuple[str, ...]]:
+    """The newest earlier version that may serve, and those before it."""
+    before = list(state.previous.get(role, ()))
+    while before:
+        version = before.pop()
+        problem = version and _problem(_folder(registry, version), base_sha256, role)
+        if not problem:
+            return version, tuple(before)
+        log.warning("passed over: %s", problem)
+    return None, ()
+
+
+def with_version(home: Path, base_sha256: str, role: Role, version: str) -> dict[Role, Path]:
+    """``active_adapters`` as they were if ``version``, '' for the shipped one, served ``role``; AdapterError where it may not."""
+    registry = home / "adapters"
+    others = {r: folder for r, folder in active_adapters(home, base_sha256).items() if r != role}
+    name = version or chosen(SHIPPED).get(role, "")
+    if not name:  # nothing is shipped for this role: the base model serves it
+        return others
+    folder = _folder(registry, name)
+    if not (folder / MANIFEST).is_file():
+        raise AdapterError(f"There is no adapter version {name!r} in {registry}")
+    problem = _problem(folder, base_sha256, role)
+    if problem:
+        raise AdapterError(problem)
+    return others | {role: folder}
 
 
 def active_adapters(home: Path, base_sha256: str) -> dict[Role, Path]:
@@ -231,17 +273,17 @@ def active_adapters(home: Path, base_sha256: str) -> dict[Role, Path]:
     """
     registry = home / "adapters"
     own, shipped = _State.read(registry), _State.read(SHIPPED)
-    chosen: dict[Role, Path] = {}
+    found: dict[Role, Path] = {}
     for role in ADAPTER_ROLES:
         wanted = [own.active[role], *reversed(own.previous.get(role, ()))] if role in own.active else []
         names = dict.fromkeys(version or shipped.active.get(role, "") for version in [*wanted, ""])
         for folder in [_folder(registry, name) for name in names if name]:
             problem = _problem(folder, base_sha256, role)
             if not problem:
-                chosen[role] = folder
+                found[role] = folder
                 break
             log.warning("adapter not served: %s", problem)
-    return chosen
+    return found
 
 
 def versions(home: Path, base_sha256: str) -> tuple[Version, ...]:
@@ -262,6 +304,11 @@ def versions(home: Path, base_sha256: str) -> tuple[Version, ...]:
     order = {role: i for i, role in enumerate(ADAPTER_ROLES)}
     found.sort(key=lambda v: v.manifest.made_at if v.manifest else "", reverse=True)
     return tuple(sorted(found, key=lambda v: (order.get(v.role, len(order)), v.shipped)))
+
+
+def chosen(registry: Path) -> dict[str, str]:
+    """The version that a registry's file names for each role, not verified."""
+    return dict(_State.read(registry).active)
 
 
 def history(registry: Path) -> tuple[Change, ...]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+SEAL = "sealed.json"
 Facts = Mapping[str, str | int | float]
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,30 @@ def is_whole(folder: Path, facts: Facts) -> bool:
             return False
         return all(file_sha256(folder / Path(name).name) == digest for name, digest in files.items())
     except (OSError, ValueError, RecursionError):
+        return False
+
+
+def seal(folder: Path) -> None:
+    """Writes what the files of ``folder`` hold into ``SEAL`` there, all of it on the disk, so that damage is noticed afterwards."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    for path in files:
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+    entries = {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    new = folder / f".{SEAL}.new"
+    with open(new, "w", encoding="utf-8") as file:
+        json.dump(entries, file)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(folder / SEAL)
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether ``folder`` was sealed and none of its files has changed since; files that came later do not matter."""
+    try:
+        entries = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        return all(file_sha256(folder / name) == digest for name, digest in entries.items())
+    except (OSError, ValueError, AttributeError):
         return False
 
 

@@ -26,6 +26,9 @@ class Config:
     device: str = ""  # PAT_DEVICE: '' = cuda where present, else cpu
     llm_url: str = ""  # PAT_LLM_URL: an OpenAI-compatible server, for example http://127.0.0.1:8000/v1
     llm_key: str = ""  # PAT_LLM_KEY: its bearer token
+    judge_url: str = ""  # PAT_JUDGE_URL: an OpenAI-compatible server whose model judges texts; '' turns judging off
+    judge_model: str = ""  # PAT_JUDGE_MODEL: '' takes the first that this server lists
+    judge_key: str = ""  # PAT_JUDGE_KEY: its bearer token
     embedder: str = "embedded"  # PAT_EMBEDDER: embedded | hub id | local folder
     threads: int = 2  # PAT_THREADS: CPU threads of the language model and of torch
     db: Path | None = None  # PAT_DB: the annotation database; None is annotations.db under home
@@ -49,6 +52,9 @@ def load_config(env: Mapping[str, str] = os.environ) -> Config:
         device=env.get("PAT_DEVICE", "").strip().lower(),
         llm_url=env.get("PAT_LLM_URL", "").strip().rstrip("/"),
         llm_key=env.get("PAT_LLM_KEY", "").strip(),
+        judge_url=env.get("PAT_JUDGE_URL", "").strip().rstrip("/"),
+        judge_model=env.get("PAT_JUDGE_MODEL", "").strip(),
+        judge_key=env.get("PAT_JUDGE_KEY", "").strip(),
         embedder=env.get("PAT_EMBEDDER", "").strip() or "embedded",
         threads=_threads(env.get("PAT_THREADS", "")),
         db=Path(env["PAT_DB"]).expanduser() if env.get("PAT_DB", "").strip() else None,
@@ -59,8 +65,9 @@ def load_config(env: Mapping[str, str] = os.environ) -> Config:
     _check_choice("PAT_QUANT", config.quant, QUANTS)
     if config.engine == "server" and not config.llm_url:
         raise ValueError("PAT_ENGINE=server needs PAT_LLM_URL, for example PAT_LLM_URL=http://127.0.0.1:8000/v1")
-    if config.llm_url and not config.llm_url.startswith(("http://", "https://")):
-        raise ValueError(f"PAT_LLM_URL must begin with http:// or https://, not {config.llm_url!r}")
+    for name, url in (("PAT_LLM_URL", config.llm_url), ("PAT_JUDGE_URL", config.judge_url)):
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError(f"{name} must begin with http:// or https://, not {url!r}")
     if config.owner_token and len(config.owner_token) < 12:
         raise ValueError("PAT_OWNER_TOKEN is shorter than 12 characters and could be guessed: choose a longer one, or leave it out")
     return config

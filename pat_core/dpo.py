@@ -12,19 +12,20 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
-from pat_core.cache import file_sha256
+from pat_core.cache import SEAL, file_sha256, is_sealed, seal
 from pat_core.preferences import pair_to_row
 from pat_core.types import PreferencePair
 
@@ -41,6 +42,9 @@ Stage = Literal["reference", "training"]
 PRECISIONS = ("auto", "float32", "bfloat16")
 QUANTS = ("auto", "", "nf4")
 ROWS = "rows"  # the folder of a run's dataset
+WEIGHTS = "adapter_model.safetensors"
+LIGHT = 0.25  # pairs lighter than that are thinned out where there are many
+MANY = 256
 _TRAINING_WORK = 2.5  # a token trained on costs so many tokens read by the reference
 
 
@@ -117,7 +121,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A finished run. ``n_weightless`` pairs had weight 0, ``n_too_long`` more tokens than allowed: neither was used."""
+    """A finished run. ``n_weightless`` pairs had weight 0, ``n_too_long`` more tokens than allowed: neither was used; for ``n_thinned``
+    light ones others stood in."""
 
     adapter: Path
     n_pairs: int
@@ -127,6 +132,7 @@ class Report:
     tokens: int
     seconds: float
     curve: tuple[Point, ...]
+    n_thinned: int = 0
 
     def metrics(self) -> dict[str, Any]:
         """The report for an adapter's manifest."""
@@ -148,12 +154,14 @@ def train_preferences(
     """Trains the adapter in ``parent`` (None: a new one) on ``pairs``, all of one agent, into the PEFT folder ``out/adapter``.
 
     ``base`` is a model's folder or hub id, ``threads`` the CPU threads. A run with the same arguments goes on from ``out``'s newest whole
-    checkpoint, or returns at once if it had ended; other checkpoints there are deleted. ``progress`` hears of every batch. Raises
+    checkpoint, or returns at once if it had ended; other checkpoints there are deleted, damaged ones passed over. More than ``MANY`` pairs
+    lighter than ``LIGHT`` are ``thinned``. ``progress`` hears of every batch. Raises
     ValueError for pairs or settings that nothing can be learned from, Cancelled soon after ``cancel`` is set, and TrainingError, in a
     sentence, where the loss is not a number, memory or disk run out, or another process trains in ``out``.
     """
     settings = settings or DPOSettings()
-    kept = _usable(pairs)
+    usable = _usable(pairs)
+    kept = thinned(usable)
     fingerprint = _fingerprint(base, parent, kept, settings)
     meter = _Meter(settings.epochs, progress, cancel or threading.Event())
     with _explained(settings):
@@ -169,17 +177,40 @@ def train_preferences(
             report = Report(
                 adapter=out / "adapter",
                 n_pairs=len(kept) - trainer.n_too_long,
-                n_weightless=len(pairs) - len(kept),
+                n_weightless=len(pairs) - len(usable),
                 n_too_long=trainer.n_too_long,
                 steps=steps,
                 tokens=curve[-1].tokens,
                 seconds=curve[-1].seconds,
                 curve=curve,
+                n_thinned=len(usable) - len(kept),
             )
             if args.process_index == 0:
                 _save(trainer.accelerator.unwrap_model(trainer.model), out, report)
             trainer.accelerator.wait_for_everyone()
             return report
+
+
+def thinned(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
+    """``pairs``, of which more than ``MANY`` lighter than ``LIGHT`` are represented by some of them, chosen in proportion to their weights.
+
+    As many as have the weight of all of them at ``LIGHT`` each: somebody whose thousands of votes count for a hundred then costs the time
+    of a few hundred pairs. Which ones is the same for the same pairs, in whatever order.
+    """
+    light = [i for i, p in enumerate(pairs) if p.weight < LIGHT]
+    if len(light) <= MANY:
+        return list(pairs)
+    light.sort(key=lambda i: hashlib.sha256(json.dumps(pair_to_row(pairs[i]), sort_keys=True).encode()).digest())
+    total = math.fsum(pairs[i].weight for i in light)
+    n = max(1, round(total / LIGHT))
+    reached, kept = 0.0, set()
+    for i in light:  # systematic sampling: one at each of n equal steps of the summed weight
+        before, reached = reached, reached + pairs[i].weight
+        if math.floor(reached * n / total + 0.5) > math.floor(before * n / total + 0.5):
+            kept.add(i)
+    each = total / len(kept)
+    dropped = set(light) - kept
+    return [replace(p, weight=each) if i in kept else p for i, p in enumerate(pairs) if i not in dropped]
 
 
 def data_facts(pairs: Sequence[PreferencePair]) -> dict[str, Any]:
@@ -201,13 +232,15 @@ def whole_checkpoint(out: Path) -> str | None:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether its last file is there (trainer_state.json) and can be read."""
+    """Whether its last file is there (trainer_state.json) and can be read and, where it was sealed, nothing of it is damaged."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        whole = is_sealed(checkpoint) or not (checkpoint / SEAL).exists()
     except (OSError, ValueError):
+        whole = False
+    if not whole:
         log.warning("%s is not whole and is passed over", checkpoint)
-        return False
-    return True
+    return whole
 
 
 def chat(messages: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
@@ -258,6 +291,9 @@ def _trainer(
         watch=meter,
     )
     trainer.remove_callback(PrinterCallback)
+    if args.process_index == 0:
+        seal(rows)
+    trainer.accelerator.wait_for_everyone()
     return trainer
 
 
@@ -290,7 +326,7 @@ def _policy(base: Path | str, parent: Path | None, settings: DPOSettings, args: 
             model, LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
         )
     policy = PeftModel.from_pretrained(model, str(parent), is_trainable=True)
-    stored, held = load_file(parent / "adapter_model.safetensors"), get_peft_model_state_dict(policy)
+    stored, held = load_file(parent / WEIGHTS), get_peft_model_state_dict(policy)
     if stored.keys() != held.keys() or not all(torch.isfinite(t).all() for t in stored.values()):
         raise ValueError(f"adapter {parent.name} does not fit this model or is damaged; start from another version")
     return policy
@@ -385,7 +421,7 @@ class _Meter:
 def _fingerprint(base: Path | str, parent: Path | None, pairs: Sequence[PreferencePair], settings: DPOSettings) -> str:
     facts = {
         "base": Path(base).name,
-        "parent": file_sha256(parent / "adapter_model.safetensors") if parent else "",
+        "parent": file_sha256(parent / WEIGHTS) if parent else "",
         "pairs": data_facts(pairs),
         "settings": asdict(settings),
     }
@@ -418,6 +454,8 @@ def _begin(out: Path, fingerprint: str) -> None:
     if not marker.is_file() or marker.read_text(encoding="utf-8") != fingerprint:
         for folder in (*out.glob("checkpoint-*"), out / ROWS):
             shutil.rmtree(folder, ignore_errors=True)
+    if not is_sealed(out / ROWS):  # damaged, or of a run that died before it had read all of them
+        shutil.rmtree(out / ROWS, ignore_errors=True)
     for leftover in ("adapter", f".{ROWS}.new"):
         shutil.rmtree(out / leftover, ignore_errors=True)
     (out / "report.json").unlink(missing_ok=True)
@@ -429,8 +467,9 @@ def _save(policy: PeftModel, out: Path, report: Report) -> None:
     from safetensors.torch import load_file, save_file
 
     policy.save_pretrained(out / "adapter", selected_adapters=["default"])
-    weights = out / "adapter" / "adapter_model.safetensors"
+    weights = out / "adapter" / WEIGHTS
     save_file({name: t.half() for name, t in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    seal(out / "adapter")
     value = asdict(report) | {"adapter": report.adapter.name, "fingerprint": (out / "run.sha256").read_text(encoding="utf-8")}
     new = out / ".report.json.new"
     new.write_text(json.dumps(value, indent=1), encoding="utf-8")
@@ -440,10 +479,10 @@ def _save(policy: PeftModel, out: Path, report: Report) -> None:
 
 
 def _finished(out: Path, fingerprint: str) -> Report | None:
-    """The report of the run ``fingerprint`` if it had ended in ``out``."""
+    """The report of the run ``fingerprint`` if it had ended in ``out`` and its adapter is whole."""
     try:
         value = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        if value.pop("fingerprint") != fingerprint or not (out / "adapter" / "adapter_model.safetensors").is_file():
+        if value.pop("fingerprint") != fingerprint or not is_sealed(out / "adapter"):
             return None
         return Report(**value | {"adapter": out / value["adapter"], "curve": tuple(Point(**p) for p in value["curve"])})
     except (OSError, ValueError, KeyError, TypeError):
@@ -468,15 +507,37 @@ def _explained(settings: DPOSettings) -> Iterator[None]:
 
 def _sentence(error: BaseException, settings: DPOSettings) -> str:
     """Why ``error`` ended a run and what to do, '' for one that is not known."""
-    said = str(error)
     if isinstance(error, FloatingPointError):
-        return f"{said}, so the run was stopped and nothing of it is used; train with a lower learning rate than {settings.learning_rate:g}"
-    if isinstance(error, MemoryError) or any(s in said.lower() for s in ("out of memory", "allocate memory", "not enough memory")):
+        lower = f"train with a lower learning rate than {settings.learning_rate:g}"
+        return f"{error}, so the run was stopped and nothing of it is used; {lower}"
+    if lacks_memory(error):
         return (
             "the memory did not suffice, so the run was stopped and nothing of it is used; "
             f"allow fewer than {settings.max_tokens} tokens a pair, set at_once to 1, or close other programs"
         )
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or any(s in said for s in ("No space left", "PytorchStreamWriter failed", "file write failed")):
+    if lacks_room(error):
         return "the disk is full, so the run was stopped and nothing of it is used; make room and start it again: it goes on where it stood"
     return ""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether ``error`` comes of memory that did not suffice, in whatever library."""
+    said = str(error).lower()
+    return any(isinstance(e, MemoryError) for e in _causes(error)) or any(words in said for words in _NO_MEMORY)
+
+
+def lacks_room(error: BaseException) -> bool:
+    """Whether ``error`` comes of a full disk, or of a file that may not grow."""
+    full = any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) for e in _causes(error))
+    return full or any(words in str(error).lower() for words in _NO_ROOM)
+
+
+_NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "can't start new thread", "failed to map segment")
+_NO_ROOM = ("no space left", "pytorchstreamwriter failed", "file write failed", "file too large", "disk quota exceeded")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """``error``, what it came of, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

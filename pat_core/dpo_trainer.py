@@ -1,10 +1,12 @@
 """TRL's DPO trainer for weighted pairs with soft labels (DPO, arXiv 2305.18290; method: DPO rounds).
 
-loss = sum_i -w_i [ q_i log sig(z_i) + (1 - q_i) log sig(-z_i) ] / sum_i w_i over the pairs of one update, on all processes, where
-z = beta [ log p(chosen) / ref(chosen) - log p(rejected) / ref(rejected) ]. With q = w = 1 this is TRL's loss. Two things are done otherwise
-for speed: chosen and rejected stand behind one prompt in one row, where neither sees the other, so a long prompt is computed once (prefix
-sharing, arXiv 2410.20305); and logits are computed from the prompt's end on. The tokens, the reference (a copy of the adapter), checkpoints
-and the loop are TRL's and transformers'. Leaves out other losses, evaluation, and models that do not attend (recurrent ones).
+loss = sum_i -w_i [ q_i log sig(z_i) + (1 - q_i) log sig(-z_i) ] / (n W) over the n pairs of one update, on all processes, where W is the
+mean weight of all pairs and z = beta [ log p(chosen) / ref(chosen) - log p(rejected) / ref(rejected) ]. With q = w = 1 this is TRL's loss.
+W, and not the weights of the update itself: else an update of nothing but light pairs would move the adapter as far as one of heavy pairs,
+and one person's thousands of votes, capped as they are, would outweigh everybody's. Two things are done otherwise than in TRL for speed:
+chosen and rejected stand behind one prompt in one row, where neither sees the other, so a long prompt is computed once (prefix sharing,
+arXiv 2410.20305); and logits are computed from the prompt's end on. The tokens, the reference (a copy of the adapter), checkpoints and the
+loop are TRL's and transformers'. Leaves out other losses, evaluation, and models that do not attend (recurrent ones).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +22,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 from trl import DPOTrainer
 from trl.trainer.utils import use_adapter
+
+from pat_core.cache import seal
 
 Watch = Callable[[str, int, int, Sequence[Mapping[str, float]]], None]  # (stage, tokens done, tokens in all, log rows); may raise to stop
 MEASURES = ("margin", "accuracy", "kl", "chosen_tokens", "rejected_tokens")
@@ -73,6 +78,7 @@ class WeightedDPOTrainer(DPOTrainer):
     def __init__(self, *args: Any, max_tokens: int, watch: Watch, **more: Any) -> None:
         self._max_tokens, self._watch = max_tokens, watch
         self.n_too_long = self.n_tokens = self._reference_done = self._tokens = 0
+        self._loss = [0.0, 0.0]  # of the update at work: weighted losses, weights
         self._since = time.monotonic()
         super().__init__(*args, data_collator=collate, **more)
 
@@ -85,6 +91,7 @@ class WeightedDPOTrainer(DPOTrainer):
         self.n_too_long = len(sizes) - len(kept)
         self.n_tokens = sum(sum(sizes[i]) for i in kept)
         self._width = max(max(sizes[i][1:]) for i in kept)
+        self._mean_weight = sum(dataset[i]["weight"] for i in kept) / len(kept)
         return dataset.select(kept)
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -119,34 +126,36 @@ class WeightedDPOTrainer(DPOTrainer):
         return found.masked_fill(~inputs["is_text"], 0)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> tuple[list[Any], Tensor]:
-        """The batches of one update, and the sum of their weights on all processes, over which their loss is taken."""
+        """The batches of one update, and what their weighted losses are divided by: its pairs on all processes times the mean weight."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        total = torch.tensor([float(sum(b["weight"].sum() for b in batches))], device=device)
-        return batches, self.accelerator.gather(total).sum()
+        n_pairs = torch.tensor([float(sum(len(b["weight"]) for b in batches))], device=device)
+        return batches, self.accelerator.gather(n_pairs).sum() * self._mean_weight
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Any:
-        """This batch's share of its update's loss; ``num_items_in_batch`` is the update's sum of weights, None for the batch's own."""
+        """This batch's share of its update's loss; ``num_items_in_batch`` is of ``get_batch_samples``, None for the batch's weights."""
         ratio = self._log_probs(model, inputs) - inputs["reference"]
         z = self.beta * (ratio[:, 0].sum(-1) - ratio[:, 1].sum(-1))
         total = inputs["weight"].sum() if num_items_in_batch is None else num_items_in_batch
-        # gradients of several processes are averaged
-        loss = (inputs["weight"] * pair_losses(z, inputs["q"])).sum() / total * self.accelerator.num_processes
+        losses = inputs["weight"] * pair_losses(z, inputs["q"])
+        loss = losses.sum() / total * self.accelerator.num_processes  # gradients of several processes are averaged
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss became {loss.item()} at step {self.state.global_step + 1}")
-        self._measure(ratio.detach(), z.detach(), inputs)
+        self._measure(ratio.detach(), z.detach(), losses.detach(), inputs)
         return (loss, {"z": z.detach()}) if return_outputs else loss
 
-    def _measure(self, ratio: Tensor, z: Tensor, inputs: dict[str, Tensor]) -> None:
-        """Notes the batch's ``MEASURES``. kl: Schulman's estimate of KL(reference || policy) in nats a token, the mean of
-        p / ref - 1 - log(p / ref) over the pairs' own tokens; it takes them for the reference's, which wrote the rollouts."""
+    def _measure(self, ratio: Tensor, z: Tensor, losses: Tensor, inputs: dict[str, Tensor]) -> None:
+        """Notes the batch's ``MEASURES`` and weighted losses. kl: Schulman's estimate of KL(reference || policy) in nats a token, the mean
+        of p / ref - 1 - log(p / ref) over the pairs' own tokens; it takes them for the reference's, which wrote the rollouts."""
         is_text = inputs["is_text"]
         chosen, rejected = is_text.sum(-1).float().mean(0)
         kl = (ratio.exp() - 1 - ratio).sum() / is_text.sum()
         found = torch.stack([z.mean(), (z > 0).float().mean(), kl, chosen, rejected])
         for name, value in zip(MEASURES, self.accelerator.gather(found[None]).mean(0).tolist(), strict=True):
             self._metrics["train"][name].append(value)
+        sums = self.accelerator.gather(torch.stack([losses.sum(), inputs["weight"].sum()])[None]).sum(0).tolist()
+        self._loss = [a + b for a, b in zip(self._loss, sums, strict=True)]
         self._tokens += int(self._gathered_tokens(inputs))
         self._tell()
 
@@ -160,15 +169,22 @@ class WeightedDPOTrainer(DPOTrainer):
         return self.accelerator.gather(own[None]).sum().item()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the tokens and seconds of this update to its row, and tells of it."""
+        """Adds the tokens and seconds of this update to its row, with the weighted mean of its losses, and tells of it."""
         update = "loss" in logs
         if update:
             now = time.monotonic()
-            logs |= {"tokens": self._tokens, "seconds": now - self._since}
-            self._tokens, self._since = 0, now
+            logs |= {"tokens": self._tokens, "seconds": now - self._since, "loss": self._loss[0] / self._loss[1]}
+            self._tokens, self._since, self._loss = 0, now, [0.0, 0.0]
         super().log(logs, start_time)
         if update:
             self._tell()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Seals the checkpoint, so that one that was damaged is told from a whole one."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}")
 
     def create_model_card(self, *args: Any, **more: Any) -> None:
         """Writes none beside the checkpoints: the manifest of a published version says what it is."""

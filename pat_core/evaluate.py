@@ -1,343 +1,376 @@
-"""How well retrieval works, on reviews it has not seen: ``python -m pat_core.evaluate --retrieval FILE``.
+"""PaT and every rival on held-out reviews of a file: ``python -m pat_core.evaluate FILE``.
 
-Style: people are held out in folds; scale and models are made from the rest, and the text held out is compared with the texts that each system
-would hand to the style agent. Topic: how many of its words each backoff level finds. Leaves out generated texts.
+Each answer is one line of the predictions file, written unit by unit (some people, all systems), so that a run that was killed goes on
+where it stopped and ends as if it had not been. Other uses: ``--score`` scores such a file again without a model, and ``--retrieval``
+measures retrieval alone (``retrieval_eval``).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import itertools
 import json
 import logging
-import time
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pat_core.config import load_config
-from pat_core.corpus import Corpus, benchmark_target, hold_out, read_corpus
-from pat_core.embed import open_embedder
-from pat_core.graph import Measured, StyleGraph
-from pat_core.labels import content_words
+from pat_core.asked import Asked, gather
+from pat_core.benchmark import GROUPS, TASKS, Case, LeakGuard, benchmark_cases, folds, visitor_cases, without_targets
+from pat_core.config import Config, load_config
+from pat_core.corpus import PARTS, Corpus, read_corpus
+from pat_core.desk import Desk
+from pat_core.embed import Embedder, encode_cached, open_embedder
+from pat_core.graph import open_style_graph
+from pat_core.llm import open_llm
+from pat_core.llm.types import LLM, LLMError
+from pat_core.llm_judge import JudgeReport, judge_file
+from pat_core.llm_judge import render as render_judged
+from pat_core.llm_judge import settings_of as judge_settings
+from pat_core.pipeline import TEXT_SAMPLING, Workbench
+from pat_core.predictions import Prediction, PredictionsFile, RunFacts, read_run
 from pat_core.progress import Progress, terminal_progress
-from pat_core.topics import N_LEVELS, TopicSearch
-from pat_core.types import Query, Review
+from pat_core.results_file import keep
+from pat_core.retrieval_eval import evaluate_retrieval
+from pat_core.retrieval_eval import render as render_retrieval
+from pat_core.rounds_rollouts import OPTIONS
+from pat_core.scoring import Results, predictions, render, results_to_json, score
+from pat_core.systems import SYSTEMS, System, asked_of, systems_for
+from pat_core.topics import TopicSearch, review_text
 
-N_FOLDS = 5
-K_STYLE, K_TOPIC = 8, 4
-MIN_COLD = 100  # with fewer people without history, the others are also asked about with their history hidden
-N_RECALL = 400  # held-out people whose topic recall is measured
-N_BOOTSTRAP = 2000
-RIDGES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
-STYLE_SYSTEMS = ("random users", "same topic", "raw phi", "ridge", "ridge, as a set", "graph, one by one", "graph")
-HIDDEN = "0, history hidden"
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over ``n`` held-out people with its 95% bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclass(frozen=True, slots=True)
-class LevelRecall:
-    """Topic recall of one backoff level: ``recall`` where the level has any review, which is so for ``share`` of the people."""
-
-    name: str
-    share: float
-    recall: Estimate | None
+UNIT = 20  # people answered together: full batches, and not more than minutes lost by a kill
+DEFAULT_DRAFTS = 8
+CODE = (  # the modules that decide what is written: a run is not continued by another program
+    "agents.py",
+    "asked.py",
+    "benchmark.py",
+    "cues.py",
+    "desk.py",
+    "graph.py",
+    "metrics.py",
+    "pipeline.py",
+    "points.py",
+    "prompts.py",
+    "rewards.py",
+    "rounds_rollouts.py",
+    "style_net.py",
+    "systems.py",
+    "topics.py",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class RetrievalReport:
-    """``style``: history size -> system -> style similarity; ``gain``: history size -> graph minus another system, paired."""
+@dataclass(frozen=True)
+class Wanted:
+    """What a run is asked to do; every field is one of its settings."""
 
-    corpus: str
-    style: dict[str, dict[str, Estimate]]
-    gain: dict[str, dict[str, Estimate]]
-    recall: tuple[LevelRecall, ...]
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A review held out and the question to which it is the answer."""
-
-    target: Review
-    query: Query
-    group: str
+    task: str = "long"
+    systems: tuple[str, ...] = ()
+    part: str = "all"
+    history: str = "all"
+    limit: int | None = None
+    seed: int = 0
+    drafts: int = DEFAULT_DRAFTS
+    k: int = 4
+    rounds: int = 1
 
 
-def estimate(values: Sequence[float], seed: int = 0) -> Estimate:
-    """Mean and percentile bootstrap interval over the values; ValueError for none."""
-    if not len(values):
-        raise ValueError("no values to average")
-    array = np.asarray(values, dtype=np.float64)
-    draws = np.random.default_rng(seed).integers(len(array), size=(N_BOOTSTRAP, len(array)))
-    low, high = np.percentile(array[draws].mean(axis=1), [2.5, 97.5])
-    return Estimate(float(array.mean()), float(low), float(high), len(array))
+class Remembering:
+    """An embedder that encodes no text twice: the same reviews are indexed without other targets in each fold."""
+
+    def __init__(self, embedder: Embedder, texts: Sequence[str], cache: Path, progress: Progress | None = None) -> None:
+        self._embedder = embedder
+        self._known: dict[str, np.ndarray] = dict(zip(texts, encode_cached(embedder, texts, cache, progress), strict=True))
+
+    @property
+    def fingerprint(self) -> str:
+        return self._embedder.fingerprint
+
+    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
+        new = [t for t in dict.fromkeys(texts) if t not in self._known]
+        if new:
+            self._known |= dict(zip(new, self._embedder.encode(new, progress), strict=True))
+        return np.stack([self._known[t] for t in texts]) if texts else self._embedder.encode(texts)
 
 
-def held_out_cases(corpus: Corpus, limit: int | None = None, seed: int = 0) -> list[Case]:
-    """A case for each user whose topic somebody else reviewed too, in random order; at most ``limit``."""
-    cases = []
-    for user_id, reviews in corpus.by_user.items():
-        target = benchmark_target(corpus, user_id)
-        if target is None or not _has_company(corpus, target):
-            continue
-        n = len(reviews) - 1
-        cases.append(Case(target, hold_out(corpus, target, seed=seed), str(n) if n < 2 else "2+"))
-    return _shuffled(cases, limit, seed)
+@dataclass(frozen=True)
+class Fold:
+    """A corpus without the targets of its cases, opened, and what was retrieved from it for each case."""
+
+    bench: Workbench
+    guard: LeakGuard
+    asked: dict[str, Asked]
 
 
-def hidden_cases(corpus: Corpus, limit: int | None = None, seed: int = 0) -> list[Case]:
-    """A case for each review, asked as if its user had written nothing else."""
-    cases = []
-    for reviews in corpus.by_user.values():
-        everything = frozenset(r.review_id for r in reviews)
-        for target in filter(lambda r: _has_company(corpus, r), reviews):
-            query = hold_out(corpus, target, seed=seed)
-            cases.append(Case(target, replace(query, history=(), held_out=query.held_out | everything), HIDDEN))
-    return _shuffled(cases, limit, seed)
+def evaluate(
+    corpus: Corpus,
+    llm: LLM,
+    embedder: Embedder,
+    cache: Path,
+    wanted: Wanted,
+    out: PredictionsFile,
+    progress: Progress | None = None,
+    unit: int = UNIT,
+) -> Results:
+    """Answers what ``out`` does not hold yet and scores everything. Raises ValueError, LeakError among them, and LLMError."""
+    systems = systems_for(wanted.task, wanted.systems)
+    cases = benchmark_cases(corpus, wanted.task, wanted.part, wanted.history, wanted.limit, wanted.seed)
+    as_visitors = wanted.task == "long" and {"pat", "pat-wrong-user"} <= set(wanted.systems)
+    parts = [[*fold, *(visitor_cases(corpus, fold, wanted.seed) if as_visitors else ())] for fold in folds(corpus, cases)]
+    strangers = [case for part in parts for case in part] if "pat-wrong-user" in wanted.systems else []
+    units = [(number, list(part[i : i + unit])) for number, part in enumerate(parts) for i in range(0, len(part), unit)]
+    out.keep_whole_units([_lines_of(systems, one) for _, one in units])
+    left = units[out.units :]
+    if left:
+        texts = Remembering(embedder, [review_text(r) for r in corpus.reviews], cache, progress)
+    slow = [s for s in systems if s.kind not in ("baseline", "reference")]
+    told = _count(progress, "Writing texts", sum(len(_lines_of(slow, one)) for _, one in left))
+    for number, group in itertools.groupby(left, key=lambda numbered: numbered[0]):
+        fold = _open_fold(corpus, parts[number], strangers, llm, texts, cache, wanted, progress)
+        told(0)  # the clock of the time left starts here
+        for _, one in group:
+            desk = Desk(llm, fold.guard, wanted.drafts, wanted.rounds)
+            lines: list[Prediction] = []
+            for system in systems:
+                asked = [fold.asked[case.case_id] for case in one if asked_of(system, case)]
+                if asked:
+                    lines += predictions(fold.bench, out.run, system, asked, system.answer(desk, asked), texts)
+                told(len(asked) if system in slow else 0)
+            out.add(lines, desk.seconds, desk.tokens)
+    return score(out.lines, out.facts, wanted.seed)
 
 
-def style_scores(corpus: Corpus, cases: Sequence[Case], seed: int = 0, progress: Progress | None = None) -> list[dict[str, float]]:
-    """For each case, system -> cosine of phi of the held-out text and the mean phi of the texts retrieved.
-
-    Cross-validated over users: neither the scale nor a model sees what is held out of its fold.
-    """
-    users = sorted({case.target.user_id for case in cases})
-    fold_of = dict(zip(users, np.random.default_rng(seed).permutation(len(users)) % N_FOLDS, strict=True))
-    folds: dict[int, list[int]] = defaultdict(list)
-    for i, case in enumerate(cases):
-        folds[fold_of[case.target.user_id]].append(i)
-    measured = Measured.of(corpus, progress)
-    scores: list[dict[str, float]] = [{} for _ in cases]
-    for n, members in enumerate(folds.values(), 1):
-        part = [cases[i] for i in members]
-        for i, score in zip(members, _fold_scores(corpus, measured, part, seed, _labeled(progress, f"fold {n} of {len(folds)}")), strict=True):
-            scores[i] = score
-    return scores
+def _open_fold(
+    corpus: Corpus,
+    cases: Sequence[Case],
+    strangers: Sequence[Case],
+    llm: LLM,
+    texts: Embedder,
+    cache: Path,
+    wanted: Wanted,
+    progress: Progress | None,
+) -> Fold:
+    rest = without_targets(corpus, cases)
+    bench = Workbench(rest, open_style_graph(rest, cache, progress), TopicSearch(rest, texts, cache, progress), llm)
+    asked = gather(bench, cases, wanted.k, wanted.seed, strangers, progress)
+    return Fold(bench, LeakGuard(cases, rest), {a.case.case_id: a for a in asked})
 
 
-def _fold_scores(corpus: Corpus, measured: Measured, cases: Sequence[Case], seed: int, progress: Progress | None) -> list[dict[str, float]]:
-    held_out = frozenset().union(*(case.query.held_out for case in cases))
-    kept = np.array([r.review_id not in held_out for r in corpus.reviews])
-    rest = corpus.without(held_out)
-    graph = StyleGraph(rest, Measured(measured.texts[kept], measured.titles[kept]), seed=seed, progress=progress)
-    queries = [replace(case.query, history=tuple(r for r in case.query.history if r.review_id not in held_out)) for case in cases]
-    phi = graph.scale.standardize(measured.texts[kept])
-    targets = graph.scale.standardize(measured.texts[[i for i, keep in enumerate(kept) if not keep]])
-    target_of = dict(zip((r.review_id for r in corpus.reviews if r.review_id in held_out), targets, strict=True))
-    predicted, linear = graph.predict(queries), ridge_predictions(graph, queries)
-    rng = np.random.default_rng(seed)
-    scores = []
-    for i, (case, query) in enumerate(zip(cases, queries, strict=True)):
-        rows = {
-            "random users": _random_rows(graph, query, rng),
-            "same topic": _topic_rows(graph, query, rng),
-            "raw phi": graph.nearest(query, _raw_phi(graph, query), K_STYLE),
-            "ridge": graph.nearest(query, linear[i], K_STYLE),
-            "ridge, as a set": graph.choose(query, linear[i], K_STYLE),
-            "graph, one by one": graph.nearest(query, predicted[i], K_STYLE),
-            "graph": graph.choose(query, predicted[i], K_STYLE),
-        }
-        target = target_of[case.target.review_id]
-        scores.append({system: _cosine(target, phi[found].mean(axis=0)) for system, found in rows.items() if found})
-        if progress:
-            progress("Comparing styles", i + 1, len(cases))
-    return scores
+def _lines_of(systems: Sequence[System], unit: Sequence[Case]) -> list[tuple[str, str, str]]:
+    """What the lines of a unit are about, in their order: system, review, history."""
+    return [(s.name, c.target.review_id, c.group) for s in systems for c in unit if asked_of(s, c)]
 
 
-def ridge_predictions(graph: StyleGraph, queries: Sequence[Query]) -> np.ndarray:
-    """The linear rival (q, d): phi regressed on the mean phi of the topic's other reviews, phi of the title, and the rating.
+def _count(progress: Progress | None, label: str, total: int) -> Callable[[int], None]:
+    """A function that adds to what is done and tells ``progress``."""
+    done = 0
 
-    Fitted on the reviews of ``graph``, each without itself; its strength chosen by generalized cross-validation.
-    """
-    from sklearn.linear_model import RidgeCV
+    def told(more: int) -> None:
+        nonlocal done
+        done += more
+        if progress and total:
+            progress(label, done, total)
 
-    reviews = graph.corpus.reviews
-    phi = graph.scale.standardize(graph.measured.texts)
-    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(phi.shape[1]))
-    counts: dict[str, int] = defaultdict(int)
-    for review, row in zip(reviews, phi, strict=True):
-        sums[review.topic_id] += row
-        counts[review.topic_id] += 1
-
-    def inputs(topic_id: str, own: np.ndarray | float, n_own: int, title: np.ndarray, rating: float | None) -> np.ndarray:
-        mean = (sums[topic_id] - own) / max(1, counts[topic_id] - n_own)
-        return np.concatenate([mean, title, [0.0 if rating is None else rating - 3]])
-
-    titles = graph.scale.standardize(graph.measured.titles)
-    x = np.stack([inputs(r.topic_id, row, 1, title, r.rating) for r, row, title in zip(reviews, phi, titles, strict=True)])
-    # a held-out person's other reviews stay in their topic's mean here; for people without history there are none
-    asked = np.stack([inputs(q.topic_id, 0.0, 0, graph.phi(q.title), q.rating) for q in queries])
-    return RidgeCV(alphas=RIDGES).fit(x, phi).predict(asked)
+    return told
 
 
-def topic_recall(search: TopicSearch, cases: Sequence[Case], progress: Progress | None = None) -> tuple[LevelRecall, ...]:
-    """Share of the held-out text's content words, those of its title aside, that the best ``K_TOPIC`` reviews of each level use.
-
-    Then the same for the neighbors that the method uses, and for reviews taken at random.
-    """
-    names = [f"level {level}" for level in range(N_LEVELS)] + ["as retrieved", "at random"]
-    found: dict[str, list[float]] = {name: [] for name in names}
-    rng = np.random.default_rng(0)
-    asked = 0
-    for n, case in enumerate(cases, 1):
-        wanted = set(content_words(case.target.text)) - set(content_words(case.query.title))
-        if wanted:
-            asked += 1
-            others = [r for r in search.corpus.reviews if r.review_id not in case.query.held_out and r.user_id != case.query.user_id]
-            lists = [[x.review for x in level[:K_TOPIC]] for level in search.levels(case.query, K_TOPIC)]
-            lists.append([x.review for x in search.neighbors(case.query, K_TOPIC)])
-            lists.append([others[i] for i in rng.choice(len(others), min(K_TOPIC, len(others)), replace=False)])
-            for name, reviews in zip(names, lists, strict=True):
-                if reviews:
-                    used = {word for r in reviews for word in content_words(f"{r.title} {r.text}")}
-                    found[name].append(len(wanted & used) / len(wanted))
-        if progress:
-            progress("Measuring topic recall", n, len(cases))
-    return tuple(LevelRecall(name, len(v) / max(1, asked), estimate(v) if v else None) for name, v in found.items())
-
-
-def evaluate_retrieval(
-    corpus: Corpus, search: TopicSearch | None, limit: int | None = None, seed: int = 0, progress: Progress | None = None
-) -> RetrievalReport:
-    """Both retrievals on held-out people; ``search`` None leaves topic recall out. ValueError where nobody can be held out."""
-    started = time.perf_counter()
-    cases = held_out_cases(corpus, limit, seed)
-    if not cases:
-        raise ValueError(f"{corpus.name} has no user whose topic somebody else reviewed too; nothing can be held out")
-    by_group: dict[str, list[dict[str, float]]] = defaultdict(list)
-    _collect(by_group, cases, style_scores(corpus, cases, seed, progress))
-    if len(by_group["0"]) < MIN_COLD:
-        hidden = hidden_cases(corpus, limit, seed)
-        _collect(by_group, hidden, style_scores(corpus, hidden, seed, progress))
-    seconds = {"style": time.perf_counter() - started}
-    started = time.perf_counter()
-    recall = topic_recall(search, cases[:N_RECALL], progress) if search else ()
-    seconds["topic recall"] = time.perf_counter() - started
-    style, gain = {}, {}
-    for group in sorted(group for group, scores in by_group.items() if scores):
-        columns = {s: [score[s] for score in by_group[group] if s in score] for s in STYLE_SYSTEMS}
-        style[group] = {s: estimate(values, seed) for s, values in columns.items() if values}
-        pairs = {s: [score["graph"] - score[s] for score in by_group[group] if s in score and "graph" in score] for s in STYLE_SYSTEMS[:-1]}
-        gain[group] = {s: estimate(values, seed) for s, values in pairs.items() if values}
-    return RetrievalReport(corpus.name, style, gain, recall, seconds)
-
-
-def render(report: RetrievalReport) -> str:
-    """The report as the tables of the command line, in Markdown."""
-    lines = [
-        f"### {report.corpus}: style",
-        "",
-        f"Cosine of phi of the held-out text and the mean phi of {K_STYLE} retrieved texts, with 95% bootstrap intervals over people.",
-        "",
-        "| history | system | people | similarity | graph minus it |",
-        "|---|---|---|---|---|",
-    ]
-    for group, systems in report.style.items():
-        for system, value in systems.items():
-            gain = report.gain[group].get(system)
-            lines.append(f"| {group} | {system} | {value.n:,} | {value} | {f'{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]' if gain else ''} |")
-    if report.recall:
-        lines += [
-            "",
-            f"### {report.corpus}: topic",
-            "",
-            f"Share of the held-out text's content words, those of its title aside, that the best {K_TOPIC} reviews of a level use.",
-            "",
-            "| neighbors | people for whom there are any | recall |",
-            "|---|---|---|",
-        ]
-        lines += [f"| {x.name} | {x.share:.0%} | {x.recall or ''} |" for x in report.recall]
-    lines += ["", "Seconds: " + ", ".join(f"{name} {s:.0f}" for name, s in report.seconds.items())]
-    return "\n".join(lines)
-
-
-def _collect(by_group: dict[str, list[dict[str, float]]], cases: Iterable[Case], scores: Iterable[dict[str, float]]) -> None:
-    for case, score in zip(cases, scores, strict=True):
-        by_group[case.group].append(score)
-
-
-def _shuffled(cases: list[Case], limit: int | None, seed: int) -> list[Case]:
-    order = np.random.default_rng(seed).permutation(len(cases))[:limit]
-    return [cases[i] for i in order]
-
-
-def _has_company(corpus: Corpus, target: Review) -> bool:
-    return any(r.user_id != target.user_id for r in corpus.by_topic[target.topic_id])
-
-
-def _random_rows(graph: StyleGraph, query: Query, rng: np.random.Generator) -> list[int]:
-    """One review each of people taken at random."""
-    others = np.flatnonzero(graph.allowed_users(query))
-    chosen = rng.choice(others, min(K_STYLE, len(others)), replace=False)
-    return [int(rng.choice(graph.rows_of_user[graph.users[i]])) for i in chosen]
-
-
-def _topic_rows(graph: StyleGraph, query: Query, rng: np.random.Generator) -> list[int]:
-    """Reviews of the same topic by others, taken at random."""
-    rows = [row for row in graph.rows_of_topic.get(query.topic_id, ()) if graph.corpus.reviews[row].user_id != query.user_id]
-    return [rows[i] for i in rng.permutation(len(rows))[:K_STYLE]]
-
-
-def _raw_phi(graph: StyleGraph, query: Query) -> np.ndarray:
-    """Mean phi of what is known of the person's texts: their history, or the title alone."""
-    return np.mean([graph.phi(text) for text in query.samples or (query.title,)], axis=0)
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / max(1e-9, np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def _labeled(progress: Progress | None, label: str) -> Progress | None:
-    return (lambda what, done, total: progress(f"{what}, {label}", done, total)) if progress else None
+# The command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the tables for a file; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pat_core.evaluate", description="Measure the method on held-out reviews of a file.")
-    parser.add_argument("--retrieval", type=Path, required=True, metavar="FILE", help="a corpus or benchmark file: compare what is retrieved")
-    parser.add_argument("--limit", type=int, help="held-out people at most, all by default")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the numbers here")
-    parser.add_argument("--no-topic", action="store_true", help="leave out topic recall, which has to embed every review once")
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
     arguments = parser.parse_args(argv)
-    if arguments.limit is not None and arguments.limit < 1:
-        parser.error("--limit must be at least 1")
-    logging.basicConfig(level=logging.WARNING)
-    progress = terminal_progress()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        config = load_config()
-        import torch
-
-        torch.set_num_threads(config.threads)
-        corpus, _ = read_corpus(arguments.retrieval, progress=progress)
-        search = None if arguments.no_topic else _open_search(corpus, config, progress)
-        report = evaluate_retrieval(corpus, search, arguments.limit, arguments.seed, progress)
-    except ValueError as error:
+        _check(arguments)
+        if arguments.retrieval:
+            return _retrieval(arguments)
+        results = _rescored(arguments.score) if arguments.score else _evaluated(arguments, argv)
+        print(render(results))
+        judged = _judged(arguments)
+        if judged:
+            results = replace(results, judge=judged.to_json())
+            print("", render_judged(judged), sep="\n")
+        _write(results, arguments)
+    except (ValueError, OSError, LLMError) as error:
         parser.exit(2, f"{error}\n")
-    print(render(report))
+    except KeyboardInterrupt:
+        parser.exit(130, "stopped; the same command with --resume goes on\n" if arguments.predictions else "stopped\n")
+    return 0
+
+
+def _write(results: Results, arguments: argparse.Namespace) -> None:
+    """The files that were asked for, and a copy of a new run for the app's Results page."""
+    value = results_to_json(results)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if arguments.html:
+        from pat_core.results_html import write_html  # draws with plotly, which nothing else here needs
+
+        write_html(value, arguments.html)
+    if arguments.file:
+        keep(value, load_config().home)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pat_core.evaluate", description="Measure PaT and its rivals on held-out reviews.")
+    parser.add_argument("file", type=Path, nargs="?", help="a corpus or benchmark file")
+    parser.add_argument("--task", default="long", help=f"what is to be written: {', '.join(TASKS)} (default long)")
+    parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help=f"all that apply by default: {', '.join(SYSTEMS)}")
+    parser.add_argument("--history", default="all", help="people with so many other reviews: 0, 1, 2+ or all")
+    parser.add_argument("--part", default="all", help=f"which people: {', '.join(PARTS)} or all")
+    parser.add_argument("--limit", type=int, help="people at most, all by default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--drafts", type=int, default=DEFAULT_DRAFTS, help="texts to choose from, of every system with a model")
+    parser.add_argument("--k", type=int, default=4, choices=(1, 2, 4), help="reviews of the topic that are read")
+    parser.add_argument("--rounds", type=int, default=1, choices=(1, 2), help="rounds of the agents; the app has 2, which costs more")
+    parser.add_argument("--predictions", type=Path, metavar="OUT.jsonl", help="one line for each person and system")
+    parser.add_argument("--resume", action="store_true", help="go on with the predictions of the same run")
+    parser.add_argument("--json", type=Path, metavar="OUT.json", help="also write the numbers here")
+    parser.add_argument("--html", type=Path, metavar="OUT.html", help="also write the report here")
+    parser.add_argument("--score", type=Path, metavar="PREDICTIONS.jsonl", help="score these predictions again, without a model")
+    parser.add_argument("--judge", nargs="*", metavar="SYSTEM", help="also ask the model at PAT_JUDGE_URL: PaT against these, or all")
+    parser.add_argument("--retrieval", type=Path, metavar="FILE", help="compare what is retrieved from this file instead")
+    parser.add_argument("--no-topic", action="store_true", help="with --retrieval: leave out topic recall, which embeds every review")
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """ValueError with a sentence for what argparse does not check."""
+    if sum(bool(given) for given in (arguments.file, arguments.score, arguments.retrieval)) != 1:
+        raise ValueError("give one file to evaluate, or --score PREDICTIONS.jsonl, or --retrieval FILE")
+    accepted = {"task": TASKS, "part": (*PARTS, "all"), "history": (*GROUPS, "all")}
+    for name, values in accepted.items():
+        if getattr(arguments, name) not in values:
+            raise ValueError(f"--{name} {getattr(arguments, name)} is not known; choose from {', '.join(values)}")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ValueError(f"--limit must be at least 1, not {arguments.limit}")
+    if not 1 <= arguments.drafts <= 64:
+        raise ValueError(f"--drafts must be from 1 to 64, not {arguments.drafts}")
+    for out in (arguments.json, arguments.html, arguments.predictions):
+        if out is not None and not out.absolute().parent.is_dir():
+            raise ValueError(f"there is no folder {out.absolute().parent} to write {out.name} to")
+    PredictionsFile.check(arguments.predictions, arguments.resume)
+    _check_judge(arguments)
+
+
+def _check_judge(arguments: argparse.Namespace) -> None:
+    """ValueError where judging could not work after everything slow is done."""
+    if arguments.judge is None:
+        return
+    if arguments.retrieval or not (arguments.predictions or arguments.score):
+        raise ValueError("--judge needs texts to compare: give --predictions OUT.jsonl, or --score PREDICTIONS.jsonl")
+    if arguments.task == "rating":
+        raise ValueError("--judge compares texts; leave it out of --task rating")
+    if unknown := [name for name in arguments.judge if name not in SYSTEMS]:
+        raise ValueError(f"--judge {unknown[0]} is not known; choose from {', '.join(SYSTEMS)}")
+    judge_settings(load_config(), None)
+
+
+def _judged(arguments: argparse.Namespace) -> JudgeReport | None:
+    """What a judge says of the predictions, None where nobody is asked."""
+    if arguments.judge is None:
+        return None
+    return judge_file(arguments.score or arguments.predictions, load_config(), arguments.judge, progress=terminal_progress())
+
+
+def _evaluated(arguments: argparse.Namespace, argv: Sequence[str]) -> Results:
+    progress = terminal_progress()
+    wanted = _wanted(arguments)
+    config = _config()
+    corpus, _ = read_corpus(arguments.file, progress=progress)
+    benchmark_cases(corpus, wanted.task, wanted.part, wanted.history, 1, wanted.seed)  # a sentence before anything slow
+    llm = open_llm(config, progress)
+    facts = RunFacts(
+        corpus=corpus.name,
+        file=arguments.file.name,
+        task=wanted.task,
+        part=wanted.part,
+        made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        command=shlex.join(["python", "-m", "pat_core.evaluate", *argv]),
+        settings=settings_of(corpus, llm, wanted),
+        engine=llm.name,
+        adapters=dict(llm.adapters),
+        notes=notes_of(wanted, llm),
+    )
+    out = PredictionsFile(arguments.predictions, facts, arguments.resume)
+    embedder = open_embedder(config.embedder, config.device)
+    return evaluate(corpus, llm, embedder, config.home / "cache", wanted, out, progress)
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    names = None if arguments.systems is None else [name for given in arguments.systems for name in given.split(",") if name]
+    systems = tuple(s.name for s in systems_for(arguments.task, names))
+    a = arguments
+    return Wanted(a.task, systems, a.part, a.history, a.limit, a.seed, a.drafts, a.k, a.rounds)
+
+
+def settings_of(corpus: Corpus, llm: LLM, wanted: Wanted) -> dict[str, Any]:
+    """Everything that decides what is written; a run is the same only where all of it is."""
+    here = Path(__file__).parent
+    sampling = {n: v for n, v in asdict(TEXT_SAMPLING).items() if n != "temperature"}
+    return {
+        "corpus": corpus.name,
+        "fingerprint": corpus.fingerprint[:16],
+        **{n: list(v) if isinstance(v, tuple) else v for n, v in asdict(wanted).items()},
+        "temperature": OPTIONS.temperature,
+        **sampling,
+        "engine": llm.name,
+        "adapters": dict(sorted(llm.adapters.items())),
+        "code": hashlib.sha256(b"".join((here / name).read_bytes() for name in CODE)).hexdigest()[:16],
+    }
+
+
+def notes_of(wanted: Wanted, llm: LLM) -> tuple[str, ...]:
+    """Sentences that a reader of the figures has to know."""
+    trained = ", ".join(f"{role} {version}" for role, version in sorted(llm.adapters.items()))
+    notes = [
+        f"Every system with a model writes {wanted.drafts} drafts for each text with the same model, decoding and length.",
+        "PaT chooses among its drafts by what it retrieved, the rivals by what their drafts have in common; nobody sees the reference.",
+        "The targets of the people asked, and texts with the same words, leave the corpus before anything is trained or indexed, "
+        "all of them or a fifth of the corpus at a time; every prompt was compared with the target that it is for.",
+        f"Trained for PaT: {trained}." if trained else "No adapter was loaded, so PaT is untrained here.",
+    ]
+    if wanted.part != "untouched" and trained:
+        notes.append("Adapters or settings may have been made with some of these people; --part untouched leaves those out.")
+    if wanted.task != "long":
+        notes.append("The generator's adapter writes reviews: here the base model answers from the trained agents' notes.")
+    return tuple(notes)
+
+
+def _rescored(path: Path) -> Results:
+    lines, facts = read_run(path)
+    return score(lines, facts, facts.settings.get("seed", 0))
+
+
+def _retrieval(arguments: argparse.Namespace) -> int:
+    progress = terminal_progress()
+    config = _config()
+    corpus, _ = read_corpus(arguments.retrieval, progress=progress)
+    search = None
+    if not arguments.no_topic:
+        search = TopicSearch(corpus, open_embedder(config.embedder, config.device), config.home / "cache", progress)
+    report = evaluate_retrieval(corpus, search, arguments.limit, arguments.seed, progress)
+    print(render_retrieval(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def _open_search(corpus: Corpus, config, progress: Progress) -> TopicSearch:
-    cache = config.home / "cache"
-    return TopicSearch(corpus, open_embedder(config.embedder, config.device), cache, progress)
+def _config() -> Config:
+    config = load_config()
+    import torch
+
+    torch.set_num_threads(config.threads)
+    return config
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pat_core.config import Config, load_config
 from pat_core.cues import claims_in, holds
-from pat_core.evaluate import Estimate, estimate
+from pat_core.estimates import Estimate, estimate
 from pat_core.llm.types import LLMError
 from pat_core.progress import Progress, terminal_progress
 from pat_core.rounds import engine, open_base

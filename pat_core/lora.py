@@ -94,10 +94,10 @@ def _check_complete(folder: Path, modules: Mapping[str, Mapping[str, tuple[int, 
     for kind, found in layers.items():
         if len(found) != n_layers or len(set(found.values())) != 1:
             raise AdapterError(f"{folder.name} is damaged: {kind} is there in {len(found)} of {n_layers} layers, in one shape or several")
-    wanted = set(targets) if isinstance(targets, list) else set()
-    absent = wanted - {kind.rpartition(".")[2] for kind in layers} - set(layers)
+    wanted = sorted(targets) if isinstance(targets, list) else []
+    absent = [name for name in wanted if not any(f".{module}".endswith(f".{name}") for module in modules)]
     if absent:
-        raise AdapterError(f"{folder.name} is damaged: it has no weights for {sorted(absent)[0]}")
+        raise AdapterError(f"{folder.name} is damaged: it has no weights for {absent[0]}")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

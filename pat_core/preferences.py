@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.special import expit
-from scipy.stats import t as student_t
+from scipy.special import expit, stdtrit
 
 from pat_core.types import PreferencePair, Role, Source
 
@@ -135,7 +134,8 @@ class Judge:
 class Mix:
     """Training pairs and what they came of. ``winners`` counts the choices by answer, ``dropped`` the comparisons that gave no pair.
 
-    ``judges``, who counts most first; ``personal`` where only one person judged. ``notes`` are sentences that belong beside the pairs.
+    ``judges``, who counts most first, each for at most ``cap`` votes; ``personal`` where only one person judged. ``notes`` are sentences
+    that belong beside the pairs.
     """
 
     mode: Mode
@@ -146,6 +146,7 @@ class Mix:
     dropped: dict[str, int]
     personal: bool
     notes: tuple[str, ...]
+    cap: float = CAP
 
 
 def mixed_pairs(
@@ -179,7 +180,28 @@ def mixed_pairs(
     dropped = dict(Counter(o for o in outcomes if isinstance(o, str)).most_common())
     if not pairs:
         raise ValueError(_nothing(mode, winners, dropped))
-    return Mix(mode, pairs, fit, judges, winners, dropped, len(judges) == 1, _notes(mode, comparisons, choices, judges, fit, cap))
+    return Mix(mode, pairs, fit, judges, winners, dropped, len(judges) == 1, _notes(mode, comparisons, choices, judges, fit, cap), cap)
+
+
+Taught = tuple[tuple[Comparison, ...], tuple[Choice, ...]]
+
+
+def about(role: Role, comparisons: Sequence[Comparison], choices: Sequence[Choice]) -> Taught:
+    """What ``role`` is taught by: the comparisons of its own answers and those of whole systems, which calibrate, with their choices."""
+    own = tuple(c for c in comparisons if c.agent in (role, None))
+    known = {c.pair_id for c in own}
+    return own, tuple(choice for choice in choices if choice.pair_id in known)
+
+
+def shares(pairs: Sequence[PreferencePair], choices: Sequence[Choice], *, cap: float = CAP) -> dict[str, float]:
+    """Each annotator's share, most first, of the weight of the votes behind ``pairs``, weighed as in ``mixed_pairs``; {} without any."""
+    votes = _weighed(choices, {j.annotator: j.each for j in _judges(choices, cap)})
+    found: dict[str, float] = defaultdict(float)
+    for pair in pairs:
+        for choice, weight in votes.get(pair.pair_id, ()):
+            found[choice.annotator] += weight
+    total = math.fsum(found.values())
+    return {who: weight / total for who, weight in sorted(found.items(), key=lambda item: (-item[1], item[0]))}
 
 
 def calibrate(
@@ -205,7 +227,7 @@ def calibrate(
     _, cluster = np.unique([c.pair_id for c, _, _ in rows], return_inverse=True)
     beta, variance = ridge_logistic(x, y, w, ridge, cluster)
     n_pairs = int(cluster.max()) + 1
-    half = float(student_t.ppf(0.975, max(n_pairs - 1, 1))) * math.sqrt(variance[1])
+    half = float(stdtrit(max(n_pairs - 1, 1), 0.975)) * math.sqrt(variance[1])  # Student's t; scipy.stats takes a second to load
     c0, c1, c2, c3 = (float(b) for b in beta)
     return Calibration(c0 - c3 / 2, c1 / unit, c2, c3, (c1 - half) / unit, (c1 + half) / unit, len(rows), n_pairs)
 

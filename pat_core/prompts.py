@@ -18,7 +18,10 @@ Messages = list[tuple[str, str]]
 
 LABELS = ("Evidence", "Inference", "Guidance")
 SUMMARY_PREFIX = "Evidence:"
+TITLE_QUESTION = "What is the title of this text?"
+RATING_QUESTION = "How many stars, 1 to 5, does this person give?"
 _CONTROL_TOKEN = re.compile(r"<\s*\|.*?\|\s*>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>", re.IGNORECASE)
+_LENGTH = re.compile(r"about \d+ words")
 _INVISIBLE = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
 
 
@@ -58,13 +61,14 @@ def topic_messages(query: Query, facts: TopicFacts, previous: Round | None = Non
     return [*(_TOPIC_SHOTS if shots else ()), ("user", asked)]
 
 
-def generator_messages(query: Query, style_summary: str = "", topic_summary: str = "", *, shots: bool = True) -> Messages:
-    """Messages for the text itself from the two summaries; '' leaves a summary out. Neighbors' texts never get here."""
-    sections = []
-    if style_summary:
-        sections.append("How to write: " + one_line(style_summary))
-    if topic_summary:
-        sections.append("What to say: " + one_line(topic_summary))
+def generator_messages(query: Query, style_summary: str = "", topic_summary: str = "", *, n_words: int = 0, shots: bool = True) -> Messages:
+    """Messages for the text itself from the two summaries; '' leaves a summary out. Neighbors' texts never get here.
+
+    ``n_words`` is the length asked for; it stands where the style notes name one, which is that of similar people. 0 leaves theirs.
+    """
+    if n_words:
+        style_summary = _LENGTH.sub(f"about {n_words} words", style_summary)
+    sections = note_sections(style_summary, topic_summary)
     return _writing(query, sections, shots, with_notes=bool(sections))
 
 
@@ -76,6 +80,37 @@ def lamp_messages(query: Query, own_texts: Sequence[str], *, shots: bool = True)
 def pgraphrag_messages(query: Query, neighbor_texts: Sequence[tuple[float | None, str]], *, shots: bool = True) -> Messages:
     """The PGraphRAG-style alternative (arXiv 2501.02157): raw neighbor reviews pasted into the prompt."""
     return _writing(query, [f'Another person{_stars(r)} wrote: "{quoted(t)}"' for r, t in neighbor_texts], shots)
+
+
+def both_messages(
+    query: Query, own_texts: Sequence[str], neighbor_texts: Sequence[tuple[float | None, str]], *, shots: bool = True
+) -> Messages:
+    """``lamp_messages`` and ``pgraphrag_messages`` in one: own texts, then others'."""
+    own = [f'The same person wrote: "{quoted(t)}"' for t in own_texts]
+    return _writing(query, own + [f'Another person{_stars(r)} wrote: "{quoted(t)}"' for r, t in neighbor_texts], shots)
+
+
+def title_messages(query: Query, text: str, sections: Sequence[str] = ()) -> Messages:
+    """Messages for the title of a person's ``text``, with worked examples; ``sections`` are what a system shows beside it."""
+    examples = [(_reading_task(q, t, TITLE_QUESTION), q.title) for q, t in zip((_CABIN, _CHARGER), _TEXTS, strict=True)]
+    return _answering(examples, _reading_task(query, text, TITLE_QUESTION, sections))
+
+
+def rating_messages(query: Query, text: str, sections: Sequence[str] = ()) -> Messages:
+    """Messages for the stars, 1 to 5, that go with a person's title and ``text``, with worked examples; ``sections`` as before."""
+    examples = [(_reading_task(q, t, RATING_QUESTION), f"{q.rating:g}") for q, t in zip((_CABIN, _CHARGER), _TEXTS, strict=True)]
+    return _answering(examples, _reading_task(query, text, RATING_QUESTION, sections))
+
+
+def note_sections(style_summary: str, topic_summary: str) -> list[str]:
+    """Both agents' summaries as the lines that a writer reads; '' leaves one out."""
+    notes = (("How to write: ", style_summary), ("What to say: ", topic_summary))
+    return [label + one_line(summary) for label, summary in notes if summary]
+
+
+def example_section(who: str, text: str, answer: str) -> str:
+    """A text that ``who`` ("The same person", "Another person") wrote, with the title or the stars that went with it."""
+    return f'{who} wrote: "{quoted(text)}" Answer: {quoted(answer)}'
 
 
 def one_line(summary: str) -> str:
@@ -92,6 +127,20 @@ def _writing(query: Query, sections: list[str], shots: bool, *, with_notes: bool
 
 def _task(topic: str, title: str, rating: float | None) -> str:
     return "\n".join([f"Review of: {topic}", f"Title: {title}"] + ([f"Stars: {rating:g} of 5"] if rating is not None else []))
+
+
+def _reading_task(query: Query, text: str, question: str, sections: Sequence[str] = ()) -> str:
+    """The task of answering ``question`` about a text: its title is shown unless asked for, its stars likewise."""
+    rating = query.rating if question == TITLE_QUESTION else None
+    title = f"Title: {quoted(query.title)}" if question == RATING_QUESTION else ""
+    stars = f"Stars: {rating:g} of 5" if rating is not None else ""
+    lines = [f"Review of: {quoted(query.topic)}", title, stars, f'Text: "{quoted(text)}"', *sections, question]
+    return "\n".join(line for line in lines if line)
+
+
+def _answering(examples: Sequence[tuple[str, str]], asked: str) -> Messages:
+    turns = [(speaker, text) for question, answer in examples for speaker, text in (("user", question), ("assistant", answer))]
+    return [*turns, ("user", asked)]
 
 
 def _style_question(facts: StyleFacts) -> str:

@@ -1,10 +1,11 @@
 """The learning loop: rounds in which each role in turn is rolled out, paired by credit, trained by DPO and published (method: DPO rounds).
 
 A step is one role in one round. Its rollouts, its checkpoints and its result are kept in a folder of the run, so that a run that was
-killed goes on in the middle of a step; the same command once more, after a run has ended, is a new run. A version is published unless the
-fixed dev slice, users of the *choosing* part, who are never trained on, falls beyond noise: the 95% interval of the paired change, by
-bootstrap over users, lies below 0. The engine is closed while a step trains and opened again with what was published. Leaves out where
-votes come from.
+killed goes on in the middle of a step; the same command once more, after a run has ended, is a new run. Whether a version is published is
+for the fixed dev slice to say, users of the *choosing* part, who are never trained on, by the paired change of their mean reward. A step
+that learned from that reward alone has to be level with what it came from at least. Where votes decide the pairs, the reward is not what
+people were asked for: only a fall beyond noise keeps such a step back, the 95% interval by bootstrap over users lying below 0. The engine
+is closed while a step trains and opened again with what was published. Leaves out where votes come from.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import threading
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,17 +27,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from pat_core.adapters import active_adapters, publish
+from pat_core.adapters import AdapterError, NotWritten, active_adapters, publish
+from pat_core.cache import file_sha256
 from pat_core.config import Config
 from pat_core.credit import REASONS, Selected, tally
-from pat_core.dpo import DPOSettings, Report, Standing, data_facts, judgment_ids, train_preferences
-from pat_core.evaluate import Estimate, estimate
+from pat_core.dpo import WEIGHTS, DPOSettings, Report, Standing, TrainingError, data_facts, judgment_ids, train_preferences
+from pat_core.estimates import Estimate, estimate
 from pat_core.llm import open_llm
 from pat_core.llm.types import LLM
 from pat_core.metrics import meteor_matching, n_words
 from pat_core.pipeline import Workbench
-from pat_core.preferences import Choice, Comparison, Mix, Mode, mixed_pairs
+from pat_core.preferences import Choice, Comparison, Mix, Mode, about, calibrate, mixed_pairs
 from pat_core.progress import Progress
 from pat_core.rounds_rollouts import (
     Notes,
@@ -53,6 +58,7 @@ from pat_core.rounds_rollouts import (
     without_reference,
     write_texts,
 )
+from pat_core.run_state import Part, RunFile
 from pat_core.train import examiner
 from pat_core.types import ADAPTER_ROLES, Role
 from pat_core.weights import embedded_gguf, reference_folder, sha256
@@ -62,6 +68,7 @@ log = logging.getLogger(__name__)
 Credit = Literal["differential", "raw"]
 DEV_SEED = 1_000_003  # the dev slice is the same for every run on the same files
 DEV_TEXTS = 2  # texts for each dev question; one alone is as noisy as what is to be seen
+SHOWN = 5  # dev questions whose texts are kept, before and after each step
 TRAINED = "adapter"  # the folder of a trained adapter that is not published
 
 
@@ -114,7 +121,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Work:
-    """A run's folder. ``once`` makes a JSON value the first time and reads it afterwards."""
+    """A run's folder. ``once`` makes a JSON value the first time and reads it afterwards; one that was damaged is made again."""
 
     folder: Path
 
@@ -127,13 +134,37 @@ class Work:
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         path = self.folder / f"{name}.json"
-        if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
+        found = self.kept(name)
+        if found is not None:
+            return found
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.new")
-        new.write_text(json.dumps(make(), ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        text = json.dumps(make(), ensure_ascii=False, allow_nan=False)
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         new.replace(path)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text)
+
+    def kept(self, name: str) -> Any:
+        """The value called ``name``, None where it is not there or cannot be read."""
+        path = self.folder / f"{name}.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            log.warning("%s is damaged (%s) and is made again", path, error)
+            return None
+
+    def empty(self) -> None:
+        """Leaves nothing in the folder. It is renamed first, so that a run that dies meanwhile leaves no half of it to go on from."""
+        ended = self.folder.with_name(f".ended-{uuid.uuid4().hex}")
+        self.folder.rename(ended)
+        self.folder.mkdir()
+        for leftover in self.folder.parent.glob(".ended-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def open_base(config: Config, progress: Progress | None = None) -> Base:
@@ -143,6 +174,8 @@ def open_base(config: Config, progress: Progress | None = None) -> Base:
     if config.model != "embedded" and not config.model.endswith(".gguf"):
         return Base(config.model, None, "", {})
     gguf = embedded_gguf(config.home, progress) if config.model == "embedded" else Path(config.model).expanduser().resolve()
+    if not gguf.is_file():
+        raise ValueError(f"PAT_MODEL={config.model!r}: there is no such file. Use embedded, a hub id, a local folder or a .gguf file")
     digest = sha256(gguf)
     return Base(reference_folder(gguf, config.home, progress), gguf, digest, active_adapters(config.home, digest))
 
@@ -178,18 +211,44 @@ def learn(
     cancel: threading.Event | None = None,
     tell: Callable[[str], None] = print,
     open_corpus: Callable[[Path, LLM], Workbench] | None = None,
+    watch: RunFile | None = None,
+    activate: bool = True,
 ) -> dict[str, Any]:
     """All rounds; the report as JSON values, and each step's text through ``tell`` as it ends.
 
-    ``open_corpus`` makes the workbench on a file, ``open_bench`` unless given. Raises ValueError, LLMError, TrainingError, AdapterError or
-    Stopped, each with a sentence; what was published before stays.
+    ``open_corpus`` makes the workbench on a file, ``open_bench`` unless given. ``watch`` is told part by part how it goes. Without
+    ``activate`` what is published serves in this run only, until somebody activates it. Raises ValueError, LLMError, TrainingError,
+    AdapterError or Stopped, each with a sentence; what was published before stays.
     """
-    if settings.use != "automatic" and not votes[1]:
-        raise ValueError("there are no judgments yet; let people judge some pairs first, or learn from the automatic reward alone")
+    require_teaching(settings, votes)
     base = open_base(config, progress)
-    work = _unfinished(config.home, [settings.facts(), data_facts_of(votes), str(registry)], base)
+    files = [file_sha256(path) if path.is_file() else "" for path in settings.data]
+    known = data_facts_of(votes) if settings.use != "automatic" else ""
+    work = Work.of(config.home, "rounds", [settings.facts(), files, known, str(registry), base.sha256 or str(base.folder)])
     opened = open_corpus or partial(_opened, config, progress)
-    return _Loop(config, settings, registry, votes, base, work, progress, cancel or threading.Event(), tell, opened).run()
+    stop = cancel or threading.Event()
+    with _alone(work):
+        begin(work, base)
+        return _Loop(config, settings, registry, votes, base, work, progress, stop, tell, opened, watch, activate).run()
+
+
+def require_teaching(settings: RoundSettings, votes: tuple[Sequence[Comparison], Sequence[Choice]]) -> None:
+    """ValueError, in a sentence, where votes are to teach and teach none of the roles: said now and not after hours."""
+    if settings.use == "automatic":
+        return
+    if not votes[1]:
+        raise ValueError("there are no judgments yet; let people judge some pairs first, or learn from the automatic reward alone")
+    if settings.use == "both" and any(rewards_count(role, votes) for role in settings.roles):
+        return
+    taught = {pair.agent for pair in mixed_pairs(*votes, mode="human").pairs}
+    if not taught & set(settings.roles):
+        raise ValueError(f"the votes teach {' and '.join(sorted(taught))}, and none of the roles asked for: {', '.join(settings.roles)}")
+
+
+def rewards_count(role: Role, votes: tuple[Sequence[Comparison], Sequence[Choice]]) -> bool:
+    """Whether the votes that concern ``role`` show that the automatic reward predicts people: else no reward gets into its labels."""
+    fit = calibrate(*about(role, *votes))
+    return fit is not None and fit.predicts
 
 
 def _opened(config: Config, progress: Progress | None, data: Path, llm: LLM) -> Workbench:
@@ -202,15 +261,29 @@ def data_facts_of(votes: tuple[Sequence[Comparison], Sequence[Choice]]) -> str:
     return hashlib.sha256("\n".join(rows).encode()).hexdigest() if rows else ""
 
 
-def _unfinished(home: Path, facts: object, base: Base) -> Work:
-    """The folder of a run with these facts that was begun and not ended, emptied where the last one had ended."""
-    work = Work.of(home, "rounds", facts)
-    if (work.folder / "report.json").is_file():
-        shutil.rmtree(work.folder)
-        work.folder.mkdir()
-    started = work.once("start", lambda: {"adapters": {role: str(path) for role, path in base.adapters.items()}})
-    assert isinstance(started, dict)
-    return work
+@contextmanager
+def _alone(work: Work) -> Iterator[None]:
+    """One run at a time in ``work``; the lock of a run that dies is free."""
+    lock = FileLock(work.folder.with_name(f".{work.folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TrainingError("another process is at work on the same run; wait for its end, or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def begin(work: Work, base: Base) -> None:
+    """Leaves in ``work`` what a run that was begun and did not end can go on with: nothing where the last one ended, or where an adapter
+    it started from, or made, is gone."""
+    start = work.kept("start")
+    used = [*start["adapters"].values()] if start else []
+    used += [r["adapter"] for p in work.folder.glob("round-*/result.json") if (r := work.kept(f"{p.parent.name}/result")) and r["adapter"]]
+    if (work.folder / "report.json").is_file() or not start or not all((Path(folder) / WEIGHTS).is_file() for folder in used):
+        work.empty()
+    work.once("start", lambda: {"adapters": {role: str(path) for role, path in base.adapters.items()}})
 
 
 class _Loop:
@@ -228,21 +301,27 @@ class _Loop:
         cancel: threading.Event,
         tell: Callable[[str], None],
         open_corpus: Callable[[Path, LLM], Workbench],
+        watch: RunFile | None,
+        activate: bool,
     ) -> None:
         self.config, self.settings, self.registry, self.votes, self.base, self.work = config, settings, registry, votes, base, work
         self.progress, self.cancel, self.tell, self.open_corpus = progress, cancel, tell, open_corpus
+        self.watch, self.activate = watch, activate
         start = work.once("start", dict)["adapters"]
         self.adapters: dict[Role, Path] = {role: Path(path) for role, path in start.items()}
         self.score = without_reference if settings.use == "both" else by_reference
         self.asked: list[list[Question]] = []
         self.dev: list[Question] = []
         self.dev_notes: tuple[tuple[str, ...], list[Notes]] | None = None
+        self.shown: list[dict[str, str]] = []
 
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
         with engine(self.config, self.adapters, self.progress) as llm:
             self._gather(llm)
-            rows = self.work.once("dev-0", lambda: self._dev_rows(llm, self.adapters))
+            self._part("starting point")
+            rows = self.work.once("dev-0", lambda: self._dev_rows(llm, self.adapters, "dev-0"))
+            self.shown = self._texts("dev-0")
         steps = []
         for index in range(self.settings.rounds):
             for role in self.settings.roles:
@@ -251,6 +330,7 @@ class _Loop:
                 if step["adapter"]:
                     self.adapters[role] = Path(step["adapter"])
                     rows = step["dev_rows"]
+                    self.shown = [example["after"] for example in step.get("examples", ())]
         report = {
             "settings": self.settings.facts(),
             "meteor": meteor_matching(),
@@ -287,12 +367,24 @@ class _Loop:
             raise Stopped("the learning was stopped; the same command goes on where it stood")
         done = self.work.once(f"{name}/result", lambda: self._made_step(index, role, name, rows))
         self.tell(step_text(done))
+        if self.watch:
+            self.watch.step({k: v for k, v in done.items() if k != "dev_rows"})
         return done
+
+    def _part(self, part: Part, index: int = -1, role: str = "") -> None:
+        if self.watch:
+            self.watch.part(part, index + 1, role)
+
+    def _standing(self, standing: Standing, bar: Callable[[Standing], None] | None) -> None:
+        if bar:
+            bar(standing)
+        if self.watch:
+            self.watch.standing(standing)
 
     def _made_step(self, index: int, role: Role, name: str, rows: list[dict[str, float]]) -> dict[str, Any]:
         started = time.monotonic()
         facts: dict[str, Any] = {"round": index + 1, "role": role, "parent": self.adapters[role].name if role in self.adapters else ""}
-        rolled = self.work.once(f"{name}/rollouts", lambda: self._rolled(index, role)) if self.settings.use != "human" else None
+        rolled = self.work.once(f"{name}/rollouts", lambda: self._rolled(index, role)) if self._rolls(role) else None
         seconds = {"rollouts": time.monotonic() - started}
         try:
             mix = self._mix(role, rolled)
@@ -300,6 +392,8 @@ class _Loop:
             nothing = {"adapter": "", "version": "", "why": f"nothing to train on: {error}"}
             return facts | nothing | {"rollouts": _shown(rolled), "dev_rows": rows}
         began = time.monotonic()
+        self._part("training", index, role)
+        bar = standing_progress(f"Training the {role}", self.progress)
         trained = train_preferences(
             self.base.folder,
             self.adapters.get(role),
@@ -308,26 +402,34 @@ class _Loop:
             replace(self.settings.dpo, seed=self.settings.seed),
             device=self.config.device,
             threads=self.config.threads,
-            progress=standing_progress(f"Training the {role}", self.progress),
+            progress=partial(self._standing, bar=bar),
             cancel=self.cancel,
         )
         seconds["training"] = time.monotonic() - began
         began = time.monotonic()
+        self._part("evaluating", index, role)
         changed = self.adapters | {role: trained.adapter}
         with engine(self.config, changed, self.progress) as llm:
-            after = self.work.once(f"{name}/dev", lambda: self._dev_rows(llm, changed))
+            after = self.work.once(f"{name}/dev", lambda: self._dev_rows(llm, changed, f"{name}/dev"))
         seconds["evaluation"] = time.monotonic() - began
         facts |= {
             "rollouts": _shown(rolled),
-            "mix": {"pairs": len(mix.pairs), "dropped": mix.dropped, "winners": mix.winners, "notes": list(mix.notes)},
+            "mix": _mixed(mix),
             "training": _training(trained),
             "dev": compared(self.dev, rows, after),
             "minutes": {k: round(v / 60, 2) for k, v in seconds.items()},
         }
-        return facts | self._decide(role, mix, trained, facts) | {"dev_rows": after}
+        self._part("publishing", index, role)
+        examples = _examples(self.dev, self.shown, self._texts(f"{name}/dev"))
+        return facts | self._decide(role, mix, trained, facts) | {"examples": examples, "dev_rows": after}
+
+    def _rolls(self, role: Role) -> bool:
+        """Whether rollouts of ``role`` can give pairs: never where votes alone decide, or where they say that the reward means nothing."""
+        return self.settings.use == "automatic" or (self.settings.use == "both" and rewards_count(role, self.votes))
 
     def _rolled(self, index: int, role: Role) -> dict[str, Any]:
         """Rollouts and their pairs, with both credits' tallies, as JSON values."""
+        self._part("rolling out", index, role)
         with engine(self.config, self.adapters, self.progress) as llm:
             writer = Writer(llm, self.progress, self.cancel)
             asked = self.asked[index]
@@ -340,53 +442,90 @@ class _Loop:
     def _mix(self, role: Role, rolled: Mapping[str, Any] | None) -> Mix:
         """The step's pairs: of the rollouts, and of the votes about this role (those about systems calibrate)."""
         own = [_comparison(c) for c in rolled["comparisons"]] if rolled else []
-        judged = [] if self.settings.use == "automatic" else [c for c in self.votes[0] if c.agent in (role, None)]
-        known = {c.pair_id for c in judged}
-        return mixed_pairs([*judged, *own], [c for c in self.votes[1] if c.pair_id in known], mode=self.settings.use)
+        judged, choices = ((), ()) if self.settings.use == "automatic" else about(role, *self.votes)
+        if rolled and not own and not judged:
+            raise ValueError(_no_pair(rolled))
+        return mixed_pairs([*judged, *own], choices, mode=self.settings.use)
 
-    def _dev_rows(self, llm: LLM, adapters: Mapping[Role, Path]) -> list[dict[str, float]]:
-        """For each dev question the mean of every term over its texts. The agents' notes are kept while their adapters stay."""
+    def _dev_rows(self, llm: LLM, adapters: Mapping[Role, Path], name: str) -> list[dict[str, float]]:
+        """For each dev question the mean of every term over its texts; the first questions' texts are kept beside, under ``name``.
+
+        The agents' notes are kept while their adapters stay.
+        """
         writer = Writer(llm, self.progress, self.cancel)
         agents = tuple(str(adapters.get(role, "")) for role in ("style", "topic"))
         if self.dev_notes is None or self.dev_notes[0] != agents:
             self.dev_notes = (agents, take_notes(writer, self.dev))
         written = write_texts(writer, self.dev, self.dev_notes[1], DEV_TEXTS, "Texts of the dev slice")
+        first = zip(self.dev_notes[1][:SHOWN], written, strict=False)
+        self.work.once(f"{name}-texts", lambda: [{agent: c.text for agent, c in n.items()} | {"text": t[0].text} for n, t in first])
         return [means(_row(q, c.text) for c in texts) for q, texts in zip(self.dev, written, strict=True)]
 
+    def _texts(self, name: str) -> list[dict[str, str]]:
+        """Text and summaries for the first dev questions as ``_dev_rows`` kept them under ``name``."""
+        return self.work.once(f"{name}-texts", list)
+
     def _decide(self, role: Role, mix: Mix, trained: Report, facts: Mapping[str, Any]) -> dict[str, str]:
-        """Publishes the trained adapter unless the dev slice falls; which folder serves the role from here on, and why."""
-        gain = facts["dev"]["gain"]["total"]
-        said = f"the dev slice's reward changes by {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
-        if fell(facts["dev"]):
-            return {"adapter": "", "version": "", "why": f"not published: {said}, a fall beyond noise"}
+        """Publishes the trained adapter where the dev slice lets it; which folder serves the role from here on, and why.
+
+        Where it is published without being activated, it serves the rest of this run only.
+        """
+        lets, said = verdict(facts["dev"], self.settings.use)
+        if not lets:
+            return {"adapter": "", "version": "", "why": f"not published: {said}"}
         if self.base.gguf is None:
             why = f"goes on unpublished, since only GGUF models have a registry: {said}"
             return {"adapter": str(trained.adapter), "version": "", "why": why}
-        manifest = publish(
-            trained.adapter,
-            self.registry,
-            role,
-            self.base.gguf.stem,
-            self.base.sha256,
-            data=data_facts(mix.pairs) | {"files": [path.name for path in self.settings.data]},
-            settings={"kind": "DPO round", "use": self.settings.use, "credit": self.settings.credit, **asdict(self.settings.dpo)},
-            metrics={"dev": facts["dev"]["gain"], **{k: v for k, v in facts["training"].items() if k != "curve"}},
-            parent=facts["parent"],
-            judgment_ids=judgment_ids(mix.pairs),
-            by="rounds",
-            examine=examiner(self.config, self.base.gguf, role),
-        )
-        folder = self.registry / manifest.version
-        (folder / "report.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return {"adapter": str(folder), "version": manifest.version, "why": f"published: {said}"}
+        try:
+            manifest = publish(
+                trained.adapter,
+                self.registry,
+                role,
+                self.base.gguf.stem,
+                self.base.sha256,
+                data=data_facts(mix.pairs) | {"files": [path.name for path in self.settings.data]},
+                settings={"kind": "DPO round", "use": self.settings.use, "credit": self.settings.credit, **asdict(self.settings.dpo)},
+                metrics={"dev": facts["dev"]["gain"], **{k: v for k, v in facts["training"].items() if k != "curve"}},
+                parent=facts["parent"],
+                judgment_ids=judgment_ids(mix.pairs),
+                by="rounds",
+                examine=examiner(self.config, self.base.gguf, role),
+                activate=self.activate,
+                report=facts,
+            )
+        except NotWritten:
+            raise
+        except AdapterError as error:  # such a version is the outcome of a step, and no reason to end the others
+            return {"adapter": "", "version": "", "why": f"not published: {error}"}
+        how = "published" if self.activate else "published, not activated"
+        return {"adapter": str(self.registry / manifest.version), "version": manifest.version, "why": f"{how}: {said}"}
 
 
 # What is reported
 
 
+def verdict(dev: Mapping[str, Any], use: Mode) -> tuple[bool, str]:
+    """Whether a step may be published, by the reward of the dev slice, and why, in words."""
+    gain = dev["gain"]["total"]
+    said = f"the dev slice's reward changes by {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+    if fell(dev):
+        return False, f"{said}, a fall beyond noise"
+    if gain["mean"] >= 0:
+        return True, f"{said}, a rise beyond noise" if gain["low"] > 0 else f"{said}, no fall, and no rise beyond noise"
+    if use == "automatic":
+        return False, f"{said}, a fall within noise, and what learned from this reward alone has to be level at least"
+    return True, f"{said}, a fall within noise, which does not outweigh people's votes"
+
+
 def fell(dev: Mapping[str, Any]) -> bool:
     """Whether the reward of the dev slice falls beyond noise: the whole interval of its change lies below 0."""
     return dev["gain"]["total"]["high"] < 0
+
+
+def _examples(dev: Sequence[Question], before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """What was written for the same questions in the same seeds before a step and after it."""
+    asked = [{"title": q.query.title, "topic": q.query.topic, "rating": q.query.rating} for q in dev]
+    return [q | {"before": dict(old), "after": dict(new)} for q, old, new in zip(asked, before, after, strict=False)]
 
 
 def _row(question: Question, text: str) -> dict[str, float]:
@@ -435,6 +574,12 @@ def _ablation(scored: Sequence[Scored], credit: Credit) -> dict[str, Any]:
     }
 
 
+def _no_pair(rolled: Mapping[str, Any]) -> str:
+    """Why no prompt of the rollouts gave a pair, in a sentence."""
+    dropped = rolled[rolled["credit"]]["dropped"]
+    return f"none of {rolled['n_prompts']} prompts gives a pair: " + "; ".join(f"{n} x {REASONS[reason]}" for reason, n in dropped.items())
+
+
 def _shown(rolled: Mapping[str, Any] | None) -> dict[str, Any]:
     return {k: v for k, v in rolled.items() if k != "comparisons"} if rolled else {}
 
@@ -443,11 +588,26 @@ def _comparison(row: Mapping[str, Any]) -> Comparison:
     return Comparison(**{**row, "prompt": tuple((speaker, text) for speaker, text in row["prompt"])})
 
 
+def _mixed(mix: Mix) -> dict[str, Any]:
+    """Pairs, where they come from, what was dropped; who counts how much, without names; what votes say of the reward."""
+    return {
+        "pairs": len(mix.pairs),
+        "sources": data_facts(mix.pairs)["sources"],
+        "dropped": mix.dropped,
+        "winners": mix.winners,
+        "cap": mix.cap,
+        "judges": [{"n": j.n, "counts": round(j.total, 2)} for j in mix.judges],
+        "calibration": asdict(mix.calibration) if mix.calibration else None,
+        "notes": list(mix.notes),
+    }
+
+
 def _training(report: Report) -> dict[str, Any]:
     first, last = report.curve[0], report.curve[-1]
     return {
         "n_pairs": report.n_pairs,
         "n_too_long": report.n_too_long,
+        "n_thinned": report.n_thinned,
         "steps": report.steps,
         "tokens": report.tokens,
         "seconds": report.seconds,
@@ -474,8 +634,14 @@ def step_text(step: Mapping[str, Any]) -> str:
         lines.append(f"  reward of a candidate {rolled['reward_mean']:.3f}, of the best of each prompt {rolled['reward_best']:.3f}")
     if mix := step.get("mix"):
         lines.append(f"  {mix['pairs']} pairs" + "".join(f"; {n} dropped: {reason}" for reason, n in mix["dropped"].items()))
+        if judges := mix["judges"]:
+            counted = ", ".join(f"{j['counts']:g} of {j['n']}" for j in judges[:SHOWN])
+            more = f" and {len(judges) - SHOWN} more" if len(judges) > SHOWN else ""
+            lines.append(f"  votes that count, at most {mix['cap']:g} of one person: {counted}{more}")
         lines += [f"  {note}" for note in mix["notes"]]
     if t := step.get("training"):
+        if t["n_thinned"]:
+            lines.append(f"  trained on {t['n_pairs']} of them: {t['n_thinned']} light ones are represented by others")
         lines.append(
             f"  DPO: {t['steps']} updates, loss {t['loss'][0]:.3f} -> {t['loss'][1]:.3f}, margin {t['margin']:.2f}, "
             f"accuracy {t['accuracy']:.2f}, KL {t['kl']:.4f} nats a token, "

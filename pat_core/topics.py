@@ -59,13 +59,13 @@ class TopicSearch:
         self._topic_ids = list(self._rows_of_topic)
         self._number = {topic_id: i for i, topic_id in enumerate(self._topic_ids)}
         self._topic_of_row = np.array([self._number[review.topic_id] for review in self.reviews])
-        vectors = encode_cached(embedder, [_text(review) for review in self.reviews], cache_dir, progress)
+        vectors = encode_cached(embedder, [review_text(review) for review in self.reviews], cache_dir, progress)
         self._index = VectorIndex(vectors, cache_dir, progress)
         names = encode_cached(embedder, [corpus.topics[topic_id] for topic_id in self._topic_ids], cache_dir, progress)
         topics = zip(self._rows_of_topic.values(), unit_rows(names), strict=True)
         topic_vectors = [self._topic_vector(rows, name) for rows, name in topics]
         self._topic_index = VectorIndex(np.stack(topic_vectors), cache_dir, progress)
-        self._bm25, self._n_using = _bm25([_tokens(_text(review)) for review in self.reviews])
+        self._bm25, self._n_using = _bm25([_tokens(review_text(review)) for review in self.reviews])
         self._by_label = {same_words(corpus.topics[topic_id]): topic_id for topic_id in reversed(self._topic_ids)}
 
     def neighbors(self, query: Query, k: int = 4) -> tuple[Neighbor, ...]:
@@ -236,13 +236,14 @@ class TopicSearch:
     def _shared_words(self, question: _Question, review: Review) -> list[str]:
         """At most three words of the review that the question has too, the rarest first."""
         spelled: dict[str, str] = {}
-        for word in content_words(_text(review)):
+        for word in content_words(review_text(review)):
             if stem(word) in question.words:
                 spelled.setdefault(stem(word), word)
         return [spelled[s] for s in sorted(spelled, key=lambda s: (self._n_using[s], s))[:3]]
 
 
-def _text(review: Review) -> str:
+def review_text(review: Review) -> str:
+    """What is searched and embedded of a review."""
     return f"{review.title}. {review.text}".strip(". ") or review.topic
 
 

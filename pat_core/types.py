@@ -86,7 +86,7 @@ class RunOptions:
     k_style: int = 8
     k_topic: int = 4
     n_drafts: int = 4
-    temperature: float = 0.8
+    temperature: float = 0.4
     alternatives: tuple[str, ...] = ALTERNATIVES
 
     def __post_init__(self) -> None:

@@ -9,8 +9,9 @@ CORE = [
     "pat_core.corpus", "pat_core.stylometry", "pat_core.cues", "pat_core.embed", "pat_core.index", "pat_core.style_net", "pat_core.graph", "pat_core.topics",
     "pat_core.points", "pat_core.prompts", "pat_core.weights", "pat_core.lora", "pat_core.adapters", "pat_core.llm.types", "pat_core.llm.prompting",
     "pat_core.llm.openvino_worker", "pat_core.llm.openvino_engine", "pat_core.llm.transformers_engine", "pat_core.llm.server_engine", "pat_core.llm", "pat_core.query",
-    "pat_core.agents", "pat_core.metrics", "pat_core.credit", "pat_core.rewards", "pat_core.preferences", "pat_core.pipeline", "pat_core.summaries",
-    "pat_core.warm_start", "pat_core.dpo_trainer", "pat_core.dpo", "pat_core.evaluate", "pat_core.rounds_rollouts", "pat_core.train",
+    "pat_core.agents", "pat_core.metrics", "pat_core.estimates", "pat_core.credit", "pat_core.rewards", "pat_core.preferences", "pat_core.pipeline", "pat_core.lineage", "pat_core.serving", "pat_core.summaries",
+    "pat_core.warm_start", "pat_core.dpo_trainer", "pat_core.dpo", "pat_core.rounds_rollouts", "pat_core.benchmark", "pat_core.retrieval_eval",
+    "pat_core.asked", "pat_core.desk", "pat_core.systems", "pat_core.predictions", "pat_core.scoring", "pat_core.verdicts", "pat_core.llm_judge", "pat_core.palette", "pat_core.results_file", "pat_core.result_words", "pat_core.result_pictures", "pat_core.results_html", "pat_core.evaluate", "pat_core.run_state", "pat_core.train",
     "pat_core.rounds", "pat_core.faithfulness",
 ]  # fmt: skip
 ANNOTATE = [
@@ -19,8 +20,8 @@ ANNOTATE = [
     "annotate.stats.power", "annotate.stats.ratings", "annotate.stats.agreement", "annotate.stats.annotators", "annotate.stats", "annotate.votes",
     "annotate.guard", "annotate.traces", "annotate.schedule", "annotate.constructed", "annotate.making", "annotate.schedule.__main__", "annotate.sheets", "annotate.transfer",
     "annotate.card", "annotate.export", "annotate.mirror", "annotate.gate", "annotate.pair_queue", "annotate.visit", "annotate.campaign", "annotate.marks", "annotate.protocol", "annotate.figures",
-    "annotate.words", "annotate.report", "annotate.jobs", "annotate.lessons", "annotate.closed_loop", "annotate.learning", "annotate.bench", "annotate.ui", "annotate.ui.choice", "annotate.ui.page", "annotate.ui.owner_cards",
-    "annotate.ui.owner_desk", "annotate.ui.owner_people", "annotate.ui.owner_data", "annotate.ui.owner_pairs", "annotate.ui.owner_settings", "annotate.ui.owner",
+    "annotate.words", "annotate.report", "annotate.jobs", "annotate.lessons", "annotate.prospect", "annotate.closed_loop", "annotate.learning", "annotate.training", "annotate.bench", "annotate.ui", "annotate.ui.choice", "annotate.ui.page", "annotate.ui.owner_cards", "annotate.ui.owner_run_cards", "annotate.ui.owner_train_cards",
+    "annotate.ui.owner_desk", "annotate.ui.owner_people", "annotate.ui.owner_data", "annotate.ui.owner_pairs", "annotate.ui.owner_settings", "annotate.ui.owner_train", "annotate.ui.owner",
 ]  # fmt: skip
 ORDER = CORE + ANNOTATE
 ONLY_IN = {
@@ -29,6 +30,7 @@ ONLY_IN = {
     "sentence_transformers": ("pat_core/embed.py",),
     "trl": ("pat_core/train.py", "pat_core/dpo.py", "pat_core/dpo_trainer.py"),
     "evalica": ("annotate/stats",),
+    "plotly": ("pat_core/result_pictures.py", "pat_core/results_html.py"),
     "huggingface_hub": ("annotate/mirror.py", "app.py", "pat_core/llm", "pat_core/weights.py", "pat_core/dpo.py", "pat_core/embed.py"),
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from doubles_ui import HOSTILE, DoubleWorkbench, app_desk, engine_room
+from test_serving import House
 
 import app
 
@@ -280,6 +281,32 @@ def test_the_trace_downloads_fresh_and_edited_summaries_are_fused(browser, serve
     second = downloaded(visit)
     assert first["seed"] == second["seed"] == 15 and "shout" not in first["output"] and "shout" in second["output"]
     visit.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_everyone_sees_what_serves_and_a_new_version_after_the_next_run(browser, tmp_path, size):
+    house = House(tmp_path)
+    desk = app_desk(lambda report: engine_room()._replace(serving=house.serving), tmp_path)
+    demo = app.build_app(desk)
+    _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **app.launch_settings(False))
+    desk.opening.start()
+    try:
+        visit = Visit(browser, url.rstrip("/"), size)
+        visit.ready()
+        fold, (old, *_, new) = visit.page.locator("#pat-versions"), house.named["style"]
+        expect(fold).to_contain_text(new)
+        expect(fold.get_by_text("Measured change").first).to_be_hidden()
+        fold.locator("summary").first.click()
+        expect(fold.get_by_text("Measured change")).to_have_count(3)
+        house.serving.activate("style", old)
+        visit.example("three")
+        visit.run()
+        expect(fold.locator("code").first).to_have_text(old)
+        expect(fold.get_by_text("Measured change").first).to_be_visible()  # a fold that was opened stays open
+        visit.close()
+    finally:
+        demo.close(verbose=False)
+        desk.campaign.close()
 
 
 @pytest.mark.slow

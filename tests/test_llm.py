@@ -10,10 +10,11 @@ import torch
 
 from pat_core.config import Config, load_config
 from pat_core.llm import open_llm
+from pat_core.llm.openvino_engine import OpenVINOEngine
 from pat_core.llm.types import LLMError, Request, Sampling
 from pat_core.prompts import generator_messages
 from pat_core.types import Query
-from pat_core.weights import embedded_gguf, reference_folder
+from pat_core.weights import embedded_gguf, reference_folder, serving_gguf, tokenizer_folder
 
 QUESTIONS = (
     "Name three things that a good hotel breakfast has.",
@@ -108,6 +109,73 @@ def test_a_closed_stream_frees_the_engine(openvino):
     next(stream)
     stream.close()
     assert texts(openvino, requests(openvino, max_new_tokens=4))
+
+
+def drafts(llm, seeds=range(4), question=QUESTIONS[2], **more) -> list[Request]:
+    """Requests that share the reading of their prompt, unless they are to be streamed."""
+    asked = {"sampling": Sampling(0.9, 0.95), "max_new_tokens": N_TOKENS, "min_new_tokens": 12, "streamed": False} | more
+    return [Request(f"draft-{seed}", llm.prompt([("user", question)]), seed=seed, **asked) for seed in seeds]
+
+
+def test_drafts_of_one_prompt_differ_and_end_once_each(openvino):
+    ends = [e for e in openvino.generate(drafts(openvino)) if e.finish]
+    assert sorted(e.key for e in ends) == [f"draft-{i}" for i in range(4)]
+    assert len({e.text for e in ends}) == 4 and all(12 <= e.n_tokens <= N_TOKENS for e in ends)
+
+
+def test_a_batch_gives_the_same_texts_again_in_any_order(openvino):
+    asked = drafts(openvino) + requests(openvino, sampling=Sampling(0.9, 0.95), seed=2) + drafts(openvino, [7], QUESTIONS[0])
+    first = texts(openvino, asked)
+    assert texts(openvino, asked) == first == texts(openvino, asked[::-1])
+
+
+def test_equal_seeds_of_one_prompt_give_equal_texts(openvino):
+    asked = drafts(openvino, range(3))
+    written = texts(openvino, [*asked, dataclasses.replace(asked[1], key="twin")])
+    assert written["twin"] == written["draft-1"] != written["draft-2"] and len(written) == 4
+
+
+def test_streamed_drafts_of_one_prompt_still_grow(openvino):
+    grown = [e.key for e in openvino.generate(drafts(openvino, streamed=True)) if not e.finish]
+    assert all(grown.count(f"draft-{i}") > 5 for i in range(4))
+
+
+def test_a_stop_string_ends_one_draft_and_not_its_siblings(openvino):
+    whole = texts(openvino, drafts(openvino, min_new_tokens=0))
+    word = next(w for w in whole["draft-2"].split()[3:] if sum(w in text for text in whole.values()) == 1)
+    ends = {e.key: e for e in openvino.generate(drafts(openvino, min_new_tokens=0, stop=(word,))) if e.finish}
+    assert ends["draft-2"].finish == "stop" and whole["draft-2"].startswith(ends["draft-2"].text) and word not in ends["draft-2"].text
+    assert {k: e.text for k, e in ends.items() if k != "draft-2"} == {k: t for k, t in whole.items() if k != "draft-2"}
+
+
+def test_drafts_that_are_cancelled_or_closed_do_not_disturb_the_next_batch(openvino):
+    expected = texts(openvino, drafts(openvino))
+    watched = requests(openvino, max_new_tokens=400)[0]
+    long = drafts(openvino, max_new_tokens=400, min_new_tokens=300)
+    cancel, ends = threading.Event(), []
+    for event in openvino.generate([*long, watched], cancel):
+        if event.n_tokens >= 3:
+            cancel.set()
+        ends += [event.finish] if event.finish else []
+    assert ends == ["cancelled"] * 5
+    assert texts(openvino, drafts(openvino)) == expected
+    stream = openvino.generate([*long, watched])
+    next(stream)
+    stream.close()
+    assert texts(openvino, drafts(openvino)) == expected
+
+
+def test_more_texts_than_the_memory_holds_at_once_wait_for_room(embedded_home):
+    gguf = embedded_gguf(embedded_home)
+    files = serving_gguf(gguf, embedded_home), tokenizer_folder(gguf, embedded_home)
+    llm = OpenVINOEngine(*files, threads=2, context=2048, memory=2048)  # 64 blocks; a prompt's six drafts need 29
+    try:
+        long = ["The handle gets warm and the beep is loud. " * 24 + QUESTIONS[i] for i in range(3)]
+        asked = [dataclasses.replace(r, key=f"{i}-{r.key}") for i, q in enumerate(long) for r in drafts(llm, range(6), q)]
+        written = texts(llm, asked)
+        assert len(written) == len(asked) and len(set(written.values())) > 12 and texts(llm, asked) == written
+    finally:
+        llm.close()
 
 
 def test_stop_strings_limits_and_minimum(openvino):

@@ -19,6 +19,7 @@ from test_report import simulate
 import app
 from annotate.campaign import Campaign, open_campaign
 from annotate.jobs import Jobs
+from annotate.training import Training
 from annotate.types import Annotator, Exclusion, new_id
 from annotate.ui.owner import build_owner
 from pat_core.config import DEMO_CORPUS
@@ -44,7 +45,8 @@ class Served:
         self.canary = people[0]
         bench = DoubleWorkbench(read_corpus(DEMO_CORPUS)[0], word_seconds=0)
         runs = Runs()
-        self.desk = app.Desk(Opening(lambda report: engine_room(bench)), runs, self.campaign, Jobs(runs.turn))
+        training = Training(folder / "home", DEMO_CORPUS, self.campaign.path)
+        self.desk = app.Desk(Opening(lambda report: engine_room(bench)), runs, self.campaign, Jobs(runs.turn), training=training)
         self.demo: gr.Blocks = app.build_app(self.desk, (app.View("Owner", "", self._build),))
         _, url, _ = self.demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **app.launch_settings(False))
         self.url = url.rstrip("/")
@@ -53,7 +55,7 @@ class Served:
         self.desk.opening.finished.wait(10)
 
     def _build(self, demo: gr.Blocks, desk: app.Desk) -> None:
-        build_owner(demo, desk.campaign, desk.opening, desk.jobs)
+        build_owner(demo, desk.campaign, desk.opening, desk.jobs, desk.training)
 
     def close(self) -> None:
         self.client.close()
@@ -140,7 +142,7 @@ def test_no_handler_answers_without_the_token_by_any_door(served):
     refused = sum("This is not the owner token" in text for text in replies)
     assert refused > len(requests) / 3, "the checks were reached, not only missed"
     assert store.content_hash() == before, "and nothing was done"
-    assert not served.desk.jobs.status.running
+    assert not served.desk.jobs.status.running and served.desk.training.status.phase == "idle"
 
 
 def test_the_page_itself_holds_no_figure_and_its_components_no_functions(served):
@@ -194,7 +196,7 @@ def test_every_handler_is_private(served):
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright (its own browsers are not needed)")
 expect = playwright.expect
-TABS = ("Overview", "People", "Systems", "Agreement and bias", "Rewards", "Pairs", "Settings", "Ledger", "Data")
+TABS = ("Overview", "People", "Systems", "Agreement and bias", "Rewards", "Pairs", "Train", "Settings", "Ledger", "Data")
 ROWS = [
     {"topic": "Lodge", "title": f"Night {i}", "text_a": f"A slow night {i}.", "text_b": f"Loud! {i}", "system_a": "pat", "system_b": "none"}
     for i in range(2)

@@ -1,6 +1,7 @@
 """The whole run on a tiny corpus and a scripted model: what reaches which prompt, the shape of the trace, Stop, and editing."""
 
 import json
+import statistics
 import threading
 
 import pytest
@@ -9,7 +10,9 @@ from doubles import HashEmbedder, ScriptedLLM
 from pat_core.corpus import Corpus, hold_out
 from pat_core.graph import StyleGraph, open_style_graph
 from pat_core.llm.types import Request
-from pat_core.pipeline import Workbench, copied_text, trace_to_json
+from pat_core.metrics import n_words
+from pat_core.pipeline import COLD_LENGTH, Workbench, copied_text, trace_to_json
+from pat_core.prompts import generator_messages
 from pat_core.topics import TopicSearch
 from pat_core.types import AGENTS, Preference, Query, Review, RunOptions
 
@@ -111,6 +114,21 @@ def test_a_statement_of_taste_shapes_the_length_that_is_asked_for(bench):
         return bench.gather(query, RunOptions()).context.target_words
 
     assert words_asked(Preference("statement", "long and detailed")) == 90 > words_asked(Preference("statement", "short"))
+
+
+def test_the_length_is_the_persons_own_or_else_longer_than_that_of_similar_people(bench):
+    ten = Preference("sample", "I liked the handle and the lid very much indeed.")
+    known, cold = (bench.gather(Query("Norra kettle", "Fine", "kettle", preferences=p), RunOptions()) for p in ((ten,), ()))
+    assert known.context.target_words == 12  # the shortest that is ever asked for; the sample's ten words are said as about 10
+    similar = statistics.fmean(n_words(n.review.text) for n in cold.style_neighbors)
+    everybody = statistics.fmean(n_words(r.text) for r in bench.corpus.reviews)
+    assert cold.context.target_words == pytest.approx(COLD_LENGTH * (similar + everybody) / 2)
+
+
+def test_the_length_asked_for_stands_in_the_notes_that_the_generator_reads():
+    notes = "Evidence: Similar writers use about 5 words.\nGuidance: Write about 5 words with no exclamation marks."
+    asked = generator_messages(QUERY, notes, "", n_words=40, shots=False)[-1][1]
+    assert asked.count("about 40 words") == 2 and "5 words" not in asked
 
 
 def test_stop_ends_the_run_without_a_trace(bench):

@@ -1,7 +1,8 @@
 """The Owner page: how the annotation goes, and what only its owner may do. Opened with the owner token, which every handler asks for again.
 
 Before the token is right no figure reaches the browser: the page is laid out empty. The token stays in its field and is gone with the page.
-Leaves out what each part does (``owner_people``, ``owner_pairs``, ``owner_data``) and how figures become HTML (``owner_cards``).
+Leaves out what each part does (``owner_people``, ``owner_pairs``, ``owner_train``, ``owner_data``) and how figures become HTML
+(``owner_cards``).
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import gradio as gr
 
 from annotate.campaign import Campaign
 from annotate.jobs import Jobs
+from annotate.training import Training
 from annotate.ui.owner_data import build_data
 from annotate.ui.owner_desk import Done, OwnerDesk
 from annotate.ui.owner_pairs import build_pairs
 from annotate.ui.owner_people import build_ledger, build_people
 from annotate.ui.owner_settings import build_settings
+from annotate.ui.owner_train import build_train
 from annotate.words import of, when
 from pat_core.ui.compose import REMEMBER_FOLDS
 from pat_core.ui.opening import Opening
@@ -26,8 +29,8 @@ if TYPE_CHECKING:
     from annotate.figures import Report
 
 
-def build_owner(demo: gr.Blocks, campaign: Campaign, opening: Opening, jobs: Jobs) -> None:
-    """Lay the page out inside the current page of ``demo`` and connect it."""
+def build_owner(demo: gr.Blocks, campaign: Campaign, opening: Opening, jobs: Jobs, training: Training | None = None) -> None:
+    """Lay the page out inside the current page of ``demo`` and connect it; without ``training`` nothing can be trained from it."""
     gr.HTML(
         '<header class="pat-head"><h1>Owner</h1><p>How the annotation goes, and what only its owner may do.</p></header>',
         elem_id="pat-owner-head",
@@ -63,6 +66,9 @@ def build_owner(demo: gr.Blocks, campaign: Campaign, opening: Opening, jobs: Job
                 desk.shows(gr.HTML("", js_on_load=REMEMBER_FOLDS), lambda r: desk.cards.rewards(r))
             with gr.Tab("Pairs"):
                 build_pairs(desk)
+            if training is not None:
+                with gr.Tab("Train") as tab:
+                    build_train(desk, training, tab)
             with gr.Tab("Settings"):
                 build_settings(desk)
             with gr.Tab("Ledger"):

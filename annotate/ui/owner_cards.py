@@ -50,7 +50,7 @@ def overview(r: Report) -> str:
 
 
 def queue(r: Report) -> str:
-    return _section("The queue", "Pairs by how many people’s answers count on each.", _queue_table(r.queue))
+    return section("The queue", "Pairs by how many people’s answers count on each.", _queue_table(r.queue))
 
 
 def _queue_table(rows: Sequence[KindRow]) -> str:
@@ -80,7 +80,7 @@ def days(r: Report) -> str:
     ends = "".join(f"<span>{day.isoformat()}</span>" for day in dict.fromkeys((shown[0], shown[-1])))
     plot = f'<div>{scale}</div><ol>{bars}</ol><p class="pat-muted" aria-hidden="true">{ends}</p>'
     body = f'<div class="pat-days" style="--n:{len(shown)}">{plot}</div>'
-    return _section("Answers a day", f"Days in UTC; {of(sum(counts.values()), 'answer')} on {of(len(counts), 'day')} in all.", body)
+    return section("Answers a day", f"Days in UTC; {of(sum(counts.values()), 'answer')} on {of(len(counts), 'day')} in all.", body)
 
 
 def _day(day: date, n: int, most: int) -> str:
@@ -92,19 +92,19 @@ def systems(r: Report) -> str:
     """Ratings with their intervals, what each two systems won, how firm the first place is, and what more votes would show."""
     said = sentences(r)
     if r.ratings is None:
-        return _section("Ratings", said["systems"], "")
+        return section("Ratings", said["systems"], "")
     how = (
         "Davidson’s model of choices with ties, each person’s skill and pull to a side taken into account; 95% intervals by drawing whole "
         f"items{' and people' if r.ratings.resample == 'both' else ''} again. 60% wins are 70 points. An interval of at most 30 points "
         "either way is called established, of at most 60 usable."
     )
-    parts = [_section("Ratings", said["systems"], _ratings_table(r.ratings) + _fold("How this is computed", how))]
-    parts.append(_section("How firm is it?", said["flip"], f"<p>{escape(said['length'])}</p>"))
+    parts = [section("Ratings", said["systems"], _ratings_table(r.ratings) + fold("How this is computed", how))]
+    parts.append(section("How firm is it?", said["flip"], f"<p>{escape(said['length'])}</p>"))
     lead = "Shares of votes, with 95% intervals that allow for several votes on one item; on the right what the model makes of them."
-    parts.append(_section("Each against each", lead, _wins(r)))
-    parts.append(_section("Are there enough votes?", said["power"], _power(r)))
+    parts.append(section("Each against each", lead, _wins(r)))
+    parts.append(section("Are there enough votes?", said["power"], _power(r)))
     if len(r.groups) > 1:
-        parts.append(_section("By perspective", "How often each group of people chose PaT over another system.", _groups(r)))
+        parts.append(section("By perspective", "How often each group of people chose PaT over another system.", _groups(r)))
     return "".join(parts)
 
 
@@ -190,7 +190,7 @@ def _power(r: Report) -> str:
         "may stop as soon as it leaves out one half. “Would show” is the smallest true share of wins that so many votes show with 80% "
         "power at the 5% level; the last columns say how many decisive votes a smaller one still needs."
     )
-    return table("What the votes can show", head, body) + _fold("How to read this", how)
+    return table("What the votes can show", head, body) + fold("How to read this", how)
 
 
 def _groups(r: Report) -> str:
@@ -216,12 +216,12 @@ def agreement(r: Report) -> str:
         "for full agreement; in matters of taste 0.3 to 0.4 is usual. “Three answers” are first, tie, second; “ordered” and “distances” "
         "tell slight from clear choices."
     )
-    shown = table("Agreement", head, body, drawn=1) + _fold("How to read this", how)
-    parts = [_section("Agreement between people", said["agreement"], shown)]
-    parts.append(_section("Agreement with oneself", ceiling_sentence(r), _repeats(r)))
-    parts.append(_section("Left and right", sides_sentence(r), _sides(r)))
-    parts.append(_section("Ties", said["ties"], ""))
-    parts.append(_section("Checks", said["checks"], _checks(r.checks)))
+    shown = table("Agreement", head, body, drawn=1) + fold("How to read this", how)
+    parts = [section("Agreement between people", said["agreement"], shown)]
+    parts.append(section("Agreement with oneself", ceiling_sentence(r), _repeats(r)))
+    parts.append(section("Left and right", sides_sentence(r), _sides(r)))
+    parts.append(section("Ties", said["ties"], ""))
+    parts.append(section("Checks", said["checks"], _checks(r.checks)))
     return "".join(parts)
 
 
@@ -291,8 +291,8 @@ def rewards(r: Report) -> str:
         "AUC is the chance that a larger gap in reward goes with the text that people chose; one half is no better than a coin. Training "
         "raises the reward, so a term that stops agreeing with people is where it is being gamed."
     )
-    body_html = table("People against the reward", head, body, drawn=2) + _fold("How to read this", how)
-    return _section("People and the automatic reward", sentences(r)["reward"], body_html)
+    body_html = table("People against the reward", head, body, drawn=2) + fold("How to read this", how)
+    return section("People and the automatic reward", sentences(r)["reward"], body_html)
 
 
 def newest_pairs(found: Sequence[tuple[Pair, str, str, str]]) -> str:
@@ -301,7 +301,7 @@ def newest_pairs(found: Sequence[tuple[Pair, str, str, str]]) -> str:
     head = ("Pair", "Kind", "What was asked", "One text", "The other")
     body = table("Newest pairs", head, rows) if found else "<p>There is no pair yet.</p>"
     lead = "The newest ones. A wrong import is taken back under Ledger: all answers on a pair, by the number here; nobody gets it then."
-    return _section("Pairs", lead, body)
+    return section("Pairs", lead, body)
 
 
 def _beginning(text: str) -> str:
@@ -314,7 +314,7 @@ def ledger(r: Report) -> str:
     head = ("Now", "What", "Answers", "Reason", "By", "When")
     body = [_ledger_row(row) for row in r.ledger]
     empty = "" if body else '<p class="pat-muted">The ledger is empty.</p>'
-    return _section("The ledger", sentences(r)["excluded"], (table("Exclusions", head, body) if body else "") + empty)
+    return section("The ledger", sentences(r)["excluded"], (table("Exclusions", head, body) if body else "") + empty)
 
 
 def _ledger_row(row: LedgerRow) -> tuple[str, ...]:
@@ -385,9 +385,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], draw
     )
 
 
-def _section(title: str, lead: str, body: str) -> str:
+def section(title: str, lead: str, body: str) -> str:
     return f'<section class="pat-section"><header><h3>{escape(title)}</h3><p>{escape(lead)}</p></header>{body}</section>'
 
 
-def _fold(summary: str, text: str) -> str:
+def fold(summary: str, text: str) -> str:
     return f'<details data-fold="{escape(summary)}"><summary>{escape(summary)}</summary><p class="pat-muted">{escape(text)}</p></details>'

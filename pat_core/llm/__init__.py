@@ -30,7 +30,7 @@ def open_llm(
     OpenVINO's, see there. Raises ValueError for a setting that names nothing usable, LLMError where weights or a server are out of reach.
     """
     try:
-        if config.engine == "server" or (config.engine == "auto" and config.llm_url):
+        if _on_server(config):
             from pat_core.llm.server_engine import ServerEngine
 
             return ServerEngine(config.llm_url, config.llm_key, "" if config.model == "embedded" else config.model)
@@ -49,6 +49,16 @@ def open_llm(
         return opened
     except WeightsError as error:
         raise LLMError(str(error)) from error
+
+
+def adapter_base(config: Config, progress: Progress | None = None) -> str:
+    """The sha256 of the GGUF whose adapters the registry may hold; '' for a model without any: on a server, from the hub, in a folder."""
+    gguf = None if _on_server(config) else _gguf(config, progress)
+    return sha256(gguf) if gguf else ""
+
+
+def _on_server(config: Config) -> bool:
+    return config.engine == "server" or (config.engine == "auto" and bool(config.llm_url))
 
 
 def _gguf(config: Config, progress: Progress | None) -> Path | None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +26,9 @@ from pat_core.types import Prompt
 log = logging.getLogger(__name__)
 
 KV_BLOCKS = 512  # of all pipelines together, x 32 tokens; for SmolLM2-135M 23 kB a token, so 380 MB when full
+BLOCK = 32  # tokens
 MAX_BATCH = 32
+GROUP = 8  # texts that share the reading of their prompt
 # float32 arithmetic and float16 keys and values: as fast as OpenVINO's default (bfloat16 and 8 bits, where the CPU has them) and nearer to
 # the reference, at most 0.2 nats from its best token against 0.4. Matrices are multiplied in 8 bits either way; switching that off
 # (DYNAMIC_QUANTIZATION_GROUP_SIZE 0) gains little and costs 1.7 times the time.
@@ -36,8 +39,14 @@ SECONDS_WITHOUT_A_STEP = 120  # after which the process is taken for dead
 class OpenVINOEngine:
     """A llama-type GGUF model on this machine's CPU.
 
-    ``adapters`` maps a role to (version, merged GGUF). With ``prefix_cache`` the beginning that a prompt shares with an earlier one costs
-    nothing, but the same batch may then give another text the second time, where two tokens were nearly equal: it is off by default.
+    ``adapters`` maps a role to (version, merged GGUF). ``memory`` is how many tokens all pipelines together hold at once; what has no room
+    waits. With ``prefix_cache`` the beginning that a prompt shares with an earlier one costs nothing, but the same batch may then give
+    another text the second time, where two tokens were nearly equal: it is off by default.
+
+    Sampled requests that are not streamed and differ only in key and seed share the reading of their prompt, up to ``GROUP`` of them: 0.6
+    of the time for four texts of 180 + 85 tokens. OpenVINO tells of such texts when the last of them has ended, so a stop string saves no
+    time there, and a cancelled one is empty. It has one random sequence for all, which the lowest of the seeds starts: the text of a key
+    depends on the other seeds in its batch. The same batch gives the same texts, in whatever order its requests stand.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class OpenVINOEngine:
         adapters: Mapping[str, tuple[str, Path]] | None = None,
         prefix_cache: bool = False,
         context: int = 8192,
+        memory: int = KV_BLOCKS * BLOCK,
     ) -> None:
         adapters = adapters or {}
         self.name = f"{name or gguf.stem} on OpenVINO, {threads} thread{'' if threads == 1 else 's'}"
@@ -57,7 +67,7 @@ class OpenVINOEngine:
         files = {"base": gguf} | {role: path for role, (_, path) in adapters.items()}
         models = sorted(set(files.values()))
         self._pipelines = {role: models.index(path) for role, path in files.items()}
-        blocks = max(KV_BLOCKS // len(models), -(-context // 32))  # the longest request must fit
+        blocks = max(memory // BLOCK // len(models), -(-context // BLOCK))  # the longest request must fit
         self._settings = {
             "models": [str(path) for path in models],
             "scheduler": {"num_kv_blocks": blocks, "max_num_seqs": MAX_BATCH, "enable_prefix_caching": prefix_cache},
@@ -92,40 +102,46 @@ class OpenVINOEngine:
         if not wait_for_turn(self._lock, cancel):
             yield from (Event(r.key, "", 0, "cancelled") for r in requests)
             return
-        streams = {next(self._ids): TextStream(r, self._tokenizer) for r in requests}
+        streams = {r.key: TextStream(r, self._tokenizer) for r in requests}
+        heard: dict[int, list[TextStream]] = {}  # who gets a text, by the number that the other process knows it by
+        jobs = []
+        for group in _groups(requests, self._settings["scheduler"]["num_kv_blocks"]):
+            ids = [next(self._ids) for _ in group]
+            heard |= {i: [streams[r.key] for r in same] for i, same in zip(ids, group, strict=True)}
+            jobs.append(self._job(ids, group[0][0]))
         try:
             if not self._worker.alive:
                 log.warning("the process that held the language model has ended and is started again")
                 self._worker = _Worker(self._settings)
                 self._worker.wait_until_ready()
-            self._worker.send({"add": [self._job(i, s.request) for i, s in streams.items()]})
+            self._worker.send({"add": jobs})
             while any(not s.finish for s in streams.values()):
-                self._advance(streams, cancel)
+                self._advance(heard, cancel)
                 for stream in streams.values():
                     if event := stream.news():
                         yield event
         finally:
-            self._worker.send({"stop": list(streams)})
+            self._worker.send({"stop": list(heard)})
             self._lock.release()
 
-    def _advance(self, streams: Mapping[int, TextStream], cancel: threading.Event) -> None:
+    def _advance(self, heard: Mapping[int, Sequence[TextStream]], cancel: threading.Event) -> None:
         """Take one step's tokens into the streams, or end them all when ``cancel`` is set."""
         if cancel.is_set():
-            for stream in streams.values():
+            for stream in itertools.chain(*heard.values()):
                 stream.end("cancelled")
             return
         message = self._worker.receive()
-        for request_id, tokens in message["tokens"].items():
-            if stream := streams.get(int(request_id)):  # else of a batch that was closed
-                for token in tokens:
-                    stream.push(token)
-                if stream.finish and request_id not in message["ended"]:
-                    self._worker.send({"stop": [int(request_id)]})
-        for request_id, finish in message["ended"].items():
-            if stream := streams.get(int(request_id)):
+        for text_id, tokens in message["tokens"].items():
+            streams = heard.get(int(text_id), ())  # none where the batch was closed
+            for stream, token in itertools.product(streams, tokens):
+                stream.push(token)
+            if streams and streams[0].finish and text_id not in message["ended"]:
+                self._worker.send({"stop": [int(text_id)]})
+        for text_id, finish in message["ended"].items():
+            for stream in heard.get(int(text_id), ()):
                 stream.end(finish)
 
-    def _job(self, request_id: int, request: Request) -> dict[str, Any]:
+    def _job(self, ids: Sequence[int], request: Request) -> dict[str, Any]:
         sampling = request.sampling
         config: dict[str, Any] = {
             "max_new_tokens": request.max_new_tokens,
@@ -138,7 +154,32 @@ class OpenVINOEngine:
         if sampling.temperature > 0:
             config |= {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "rng_seed": request.seed % 2**32}
         pipeline = self._pipelines.get(request.role, self._pipelines["base"])
-        return {"id": request_id, "pipeline": pipeline, "ids": request.prompt.token_ids, "config": config}
+        blocks = _blocks(request, len(ids))
+        return {"ids": ids, "pipeline": pipeline, "blocks": blocks, "prompt": request.prompt.token_ids, "config": config}
+
+
+def _groups(requests: Sequence[Request], blocks: int) -> list[list[list[Request]]]:
+    """Requests that share the reading of a prompt, the lowest seed first; those with equal seeds, which get one text, in one inner list.
+
+    Greedy and streamed requests stay alone. A group has at most ``GROUP`` texts, and no more than ``blocks`` of memory hold at once.
+    """
+    by_prompt: dict[Request, dict[int, list[Request]]] = {}
+    for request in sorted(requests, key=lambda r: (r.seed, r.key)):  # so that their order does not matter
+        alone = request.streamed or request.sampling.temperature == 0
+        alike = request if alone else replace(request, key="", seed=0)
+        by_prompt.setdefault(alike, {}).setdefault(request.seed, []).append(request)
+    groups = []
+    for alike, by_seed in by_prompt.items():
+        size = next((n for n in range(GROUP, 1, -1) if _blocks(alike, n) <= blocks), 1)
+        texts = list(by_seed.values())
+        groups += [texts[i : i + size] for i in range(0, len(texts), size)]
+    return groups
+
+
+def _blocks(request: Request, n: int) -> int:
+    """The memory that ``n`` texts of one prompt take at most: they share its whole blocks."""
+    shared, rest = divmod(len(request.prompt.token_ids), BLOCK)
+    return shared + n * -(-(rest + request.max_new_tokens) // BLOCK)
 
 
 class _Worker:

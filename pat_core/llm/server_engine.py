@@ -138,7 +138,7 @@ class ServerEngine:
         try:
             chunk = json.loads(data)
             if "error" in chunk:
-                raise LLMError(f"{self._url} reports: {_reason(data.encode())}")
+                raise LLMError(f"{self._url} reports: {reason_given(data.encode())}")
             usage = chunk.get("usage") or {}
             choice = (chunk.get("choices") or [{}])[0]
             piece = (choice.get("delta") or {}).get("content") or ""
@@ -205,7 +205,7 @@ class ServerEngine:
         return LLMError(f"{self._url} broke off in the middle of an answer ({error}); try again, and look at the server's log")
 
     def _refused(self, status: int, body: bytes) -> LLMError:
-        reason = _reason(body)
+        reason = reason_given(body)
         if status in (401, 403):
             return LLMError(f"{self._url} refuses the key; set PAT_LLM_KEY to one that it accepts")
         if 300 <= status < 400:
@@ -266,7 +266,7 @@ def neutralized(text: str) -> str:
     return CONTROL.sub(lambda m: m.group() + " ", text.encode("utf-8", "replace").decode())
 
 
-def _reason(body: bytes) -> str:
+def reason_given(body: bytes) -> str:
     """The server's own words about an error, at most 200 characters."""
     try:
         error = json.loads(body)

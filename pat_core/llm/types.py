@@ -1,7 +1,8 @@
 """The one protocol of every language model here: a batch of requests in, events out as they come, cancel at any time.
 
 An engine loads a model and its adapters once; ``generate`` runs one batch. Requests of one batch may name different roles (adapters): the
-engine decides how to step them. Sampling with the same seed, batch and engine gives the same text.
+engine decides how to step them. Sampling with the same seed, batch and engine gives the same text. In another batch it may be another:
+the last bits of a sum depend on what is computed beside it, and texts that are not streamed may be drawn together, see ``Request``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ GREEDY = Sampling()
 @dataclass(frozen=True, slots=True)
 class Request:
     """One text to write. ``key`` is unique in its batch; generation ends at the end-of-turn token, a ``stop`` string (not returned) or
-    ``max_new_tokens``, and not before ``min_new_tokens``."""
+    ``max_new_tokens``, and not before ``min_new_tokens``.
+
+    Where nobody watches the text grow (``streamed`` False) its one event may be the last, and the engine may read a prompt once for all
+    such requests of a batch that differ only in key and seed. Their texts are then drawn from one random sequence, which the lowest of
+    their seeds starts: each depends on which seeds stand beside it. A set of seeds has the same texts every time, equal seeds equal texts.
+    """
 
     key: str
     prompt: Prompt
@@ -40,6 +46,7 @@ class Request:
     max_new_tokens: int = 96
     min_new_tokens: int = 0
     stop: tuple[str, ...] = ()
+    streamed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

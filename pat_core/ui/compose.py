@@ -23,6 +23,7 @@ from pat_core.ui.form_column import QUIET, FormColumn, build_form, connect_form,
 from pat_core.ui.graph_picture import picture
 from pat_core.ui.opening import EngineRoom, Opening
 from pat_core.ui.runs import Runs
+from pat_core.ui.versions import versions_html
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +146,10 @@ def build_compose(
             column = build_form(examples)
         with gr.Column(scale=9, min_width=320, elem_id="pat-run"):
             screen = _build_run(column, after_run)
+    serving = gr.HTML("", elem_id="pat-versions", js_on_load=REMEMBER_FOLDS)
     connect_form(demo, opening, column, examples)
-    _connect_opening(demo, opening, header, column)
-    _connect_run(opening, runs, screen)
+    _connect_opening(demo, opening, header, column, serving)
+    _connect_run(opening, runs, screen, serving)
 
 
 def header_html(opening: Opening) -> str:
@@ -155,7 +157,7 @@ def header_html(opening: Opening) -> str:
     return (
         '<header class="pat-head"><h1>PaT Workbench</h1><p>Writes a review in a person’s own voice from very little: two agents, '
         "one for style and one for the topic, reason over their neighbors in a graph. "
-        f'<a href="annotate">Judge pairs of texts</a></p>{cards.opening(opening.status, engine)}</header>'
+        f'<a href="annotate">Judge pairs of texts</a> · <a href="results">Results</a></p>{cards.opening(opening.status, engine)}</header>'
     )
 
 
@@ -178,8 +180,8 @@ def _build_run(column: FormColumn, after_run: Callable[[gr.State], AfterRun]) ->
     return Screen(panels, after, summaries, again, save, saved, shown, column, below)
 
 
-def _connect_opening(demo: gr.Blocks, opening: Opening, header: gr.HTML, column: FormColumn) -> None:
-    """Ask how the opening goes until it is over; then fill the topics in and let the visitor write."""
+def _connect_opening(demo: gr.Blocks, opening: Opening, header: gr.HTML, column: FormColumn, serving: gr.HTML) -> None:
+    """Ask how the opening goes until it is over; then fill the topics in, let the visitor write and say what is serving."""
     timer, topic = gr.Timer(0.7), column.fields["topic"]
 
     def on_tick(chosen: object) -> dict:
@@ -192,9 +194,10 @@ def _connect_opening(demo: gr.Blocks, opening: Opening, header: gr.HTML, column:
         if room is not None:
             value = form.find_topic(chosen, room.workbench.corpus.topics)[1] if isinstance(chosen, str) else None
             updates |= {topic: gr.Dropdown(choices=topic_choices(room), value=value), column.topic_note: topic_line(room, value)}
+            updates[serving] = versions_html(room)
         return updates
 
-    outputs = [header, column.write, timer, topic, column.topic_note]
+    outputs = [header, column.write, timer, topic, column.topic_note, serving]
     timer.tick(on_tick, topic, outputs, **QUIET)
     demo.load(lambda: header_html(opening), None, header, **QUIET)
 
@@ -212,7 +215,7 @@ def write_button(opening: Opening) -> gr.Button:
     return gr.Button(label, interactive=False)
 
 
-def _connect_run(opening: Opening, runs: Runs, screen: Screen) -> None:
+def _connect_run(opening: Opening, runs: Runs, screen: Screen, serving: gr.HTML) -> None:
     column, panels = screen.column, screen.panels
 
     def on_asked() -> dict:
@@ -281,6 +284,7 @@ def _connect_run(opening: Opening, runs: Runs, screen: Screen) -> None:
     fusing = screen.again.click(on_again, {*screen.summaries.values(), screen.shown}, screen.outputs, **model)
     for run in (writing, fusing):  # also where the queue was full and the handler never ran
         run.failure(lambda: _idle(screen, opening), None, asked, **QUIET)
+        run.then(lambda: versions_html(opening.room), None, serving, **QUIET)  # another version may have come with this run
         if screen.below.outputs:
             run.then(screen.below.update, screen.shown, screen.below.outputs, **QUIET)
     column.stop.click(on_stop, screen.shown, screen.outputs, cancels=[writing, fusing], **QUIET)

@@ -15,15 +15,17 @@ from pat_core.types import Trace
 
 if TYPE_CHECKING:
     from pat_core.pipeline import Workbench
+    from pat_core.serving import Serving
 
 log = logging.getLogger(__name__)
 
 
 class EngineRoom(NamedTuple):
-    """What the views need from below, loaded together because importing it takes seconds."""
+    """What the views need from below, loaded together because importing it takes seconds. ``serving`` is None where nothing can change."""
 
     workbench: Workbench
     trace_to_json: Callable[[Trace], dict]
+    serving: Serving | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,12 @@ class Runs:
             if held:
                 self._model.release()
 
+    @contextmanager
+    def between(self) -> Iterator[None]:
+        """The moment between two runs, for what takes no time; waits for the run at work and for no other."""
+        with self._model:
+            yield
+
     def stop_all(self) -> None:
         """Cancel every run; their iterators end by themselves."""
         for cancel in tuple(self._live):

@@ -1,7 +1,6 @@
-"""How the app looks: one palette for light and one for dark, as Gradio theme variables and as the CSS variables of the stylesheets in ``assets``.
+"""How the app looks: the two palettes as Gradio theme variables and as the CSS variables of the stylesheets in ``assets``.
 
-Paper and ink with one accent. The two agents differ in label and mark first, in color second. Fonts ship inside Gradio: no page fetches
-one.
+The two agents differ in label and mark first, in color second. Fonts ship inside Gradio: no page fetches one.
 """
 
 from __future__ import annotations
@@ -10,38 +9,9 @@ from pathlib import Path
 
 import gradio as gr
 
-STYLESHEETS = Path(__file__).resolve().parents[2] / "assets"
+from pat_core.palette import DARK, LIGHT, painted, variables
 
-LIGHT = {
-    "paper": "#f7f5f0",
-    "surface": "#fffefb",
-    "raised": "#f1eee6",
-    "ink": "#1e2326",
-    "muted": "#565d61",
-    "rule": "#dcd7cb",
-    "edge": "#8b8678",
-    "accent": "#0e5a5f",
-    "accent-ink": "#ffffff",
-    "accent-soft": "#e1ecea",
-    "style": "#9a3f22",
-    "topic": "#28578c",
-    "alert": "#9b1c1c",
-}
-DARK = {
-    "paper": "#16191b",
-    "surface": "#1d2123",
-    "raised": "#262b2e",
-    "ink": "#e9e6df",
-    "muted": "#a9aeb0",
-    "rule": "#363c40",
-    "edge": "#7d8588",
-    "accent": "#7cc7c3",
-    "accent-ink": "#0c2022",
-    "accent-soft": "#20383a",
-    "style": "#eba688",
-    "topic": "#9cc3ee",
-    "alert": "#f3a6a0",
-}
+STYLESHEETS = Path(__file__).resolve().parents[2] / "assets"
 # Every text on every ground it is printed on; tests hold each pair to a contrast of at least 4.5
 PAIRS = [(text, ground) for ground in ("paper", "surface", "raised") for text in ("ink", "muted", "accent", "style", "topic", "alert")] + [
     ("accent-ink", "accent"),
@@ -53,10 +23,8 @@ PAIRS = [(text, ground) for ground in ("paper", "surface", "raised") for text in
 
 def css() -> str:
     """The palettes as CSS variables, then every stylesheet in ``assets``, in the order of their names."""
-    light = "".join(f"--pat-{name}:{color};" for name, color in LIGHT.items())
-    dark = "".join(f"--pat-{name}:{color};" for name, color in DARK.items())
     sheets = "\n".join(path.read_text(encoding="utf-8") for path in sorted(STYLESHEETS.glob("*.css")))
-    return f":root{{{light}}}\n.dark{{{dark}}}\n{sheets}"
+    return f":root{{{variables(LIGHT)}}}\n.dark{{{variables(DARK)}}}\n{painted('.js-plotly-plot')}\n{sheets}"
 
 
 def theme() -> gr.themes.Base:

@@ -1,0 +1,162 @@
+"""A learning run is killed with SIGKILL, again and again, and its files are damaged: in the end it gives what an undisturbed run gives.
+
+By default it dies once in each part of a step and once at any moment. At 60 moments, which takes minutes:
+
+    PAT_KILL_ROUNDS=60 python -m pytest tests/test_rounds_kill.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from learning_stage import Home, Stage, campaign, contents, require_whole, stage
+
+from annotate import archive
+from pat_core.adapters import history, verify, versions
+from pat_core.cache import file_sha256
+
+ROUNDS = int(os.environ.get("PAT_KILL_ROUNDS", 1))
+SEED = int(os.environ.get("PAT_SEED", 0))
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and SIGKILL")
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory) -> Stage:
+    return stage(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def votes(tmp_path_factory) -> Path:
+    return campaign(tmp_path_factory.mktemp("votes") / "votes.db")
+
+
+@pytest.fixture(scope="module")
+def whole(ready, votes, tmp_path_factory) -> tuple[Home, dict[str, Any]]:
+    """The home and the report of a run that nobody disturbed."""
+    home = ready.home(tmp_path_factory.mktemp("whole") / "home")
+    return home, finished(home, votes)
+
+
+def finished(home: Home, votes: Path) -> dict[str, Any]:
+    """The report of the command run to its end."""
+    ended = home.run("--db", votes, "--json", home.folder / "report.json")
+    assert (ended.code, ended.error) == (0, ""), ended.err
+    return json.loads((home.folder / "report.json").read_text("utf-8"))
+
+
+def step_folder(home: Home) -> Path:
+    return next(home.folder.glob("training/rounds-*/round-1-generator"), Path("nowhere"))
+
+
+# What tells that a step has come to a part of it, in order
+REACHED: dict[str, Callable[[Home], bool]] = {
+    "rollouts": lambda home: any(home.folder.glob("training/rounds-*/dev-0.json")),
+    "training": lambda home: any(step_folder(home).glob("checkpoint-*")),
+    "evaluation": lambda home: (step_folder(home) / "report.json").is_file(),
+    "publishing": lambda home: any(home.registry.glob(".new-*")),
+}
+
+
+def killed(home: Home, votes: Path, reached: Callable[[Home], bool], pause: float) -> bool:
+    """Runs the command, kills it ``pause`` seconds after ``reached``; False where it ended before."""
+    pid = home.start("--db", votes, "--json", home.folder / "report.json")
+    while not reached(home) and Path(f"/proc/{pid}/task").is_dir() and not is_over(pid):
+        time.sleep(0.002)
+    time.sleep(pause)
+    os.kill(pid, signal.SIGKILL)  # nobody but the server, which waits for it below, can give its id away
+    ended = home.wait(pid)
+    assert ended.code in (-signal.SIGKILL, 0), ended.err
+    return ended.code != 0
+
+
+def is_over(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def require_sound(home: Home, expected: str) -> None:
+    """No half version is listed, and what is there is what an undisturbed run gives."""
+    base = file_sha256(home.gguf)
+    own = [v for v in versions(home.folder, base) if not v.shipped]
+    assert [v.problem for v in own] == [""] * len(own) and {v.version for v in own} <= {expected}
+    assert all(verify(home.registry / v.version, base).version == expected for v in own)
+
+
+def outcome(report: dict[str, Any]) -> Any:
+    """A report without times and without the place of the home."""
+    if isinstance(report, dict):
+        return {k: outcome(v) for k, v in report.items() if k not in ("minutes", "seconds", "adapter")}
+    return [outcome(v) for v in report] if isinstance(report, list) else report
+
+
+def require_same(home: Home, votes: Path, whole: tuple[Home, dict[str, Any]]) -> None:
+    """Run to its end it gives the same report and the same version, published once."""
+    there, report = whole
+    [version] = there.versions
+    assert outcome(finished(home, votes)) == outcome(report)
+    assert home.versions == [version] and [c.version for c in history(home.registry)] == [version]
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (home.registry / version / name).read_bytes() == (there.registry / version / name).read_bytes()
+    require_sound(home, version)
+
+
+def moments() -> Iterator[tuple[str, Callable[[Home], bool], float]]:
+    """Where the run dies: in each part, some way into it, and at any time since its start."""
+    rng = random.Random(SEED)
+    for name, reached in REACHED.items():
+        yield name, reached, rng.uniform(0, 0.03)
+    for _ in range(ROUNDS):
+        yield "any moment", lambda home: True, rng.uniform(0, 2)
+
+
+def test_a_run_that_is_killed_everywhere_ends_as_one_that_was_not(ready, votes, whole, tmp_path):
+    home, rows = ready.home(tmp_path / "home"), archive.check(votes).rows
+    [version] = whole[0].versions
+    died = [name for name, reached, pause in moments() if killed(home, votes, reached, pause) and not require_sound(home, version)]
+    assert set(REACHED) <= set(died)
+    require_same(home, votes, whole)
+    require_whole(votes, rows)
+
+
+def damage(path: Path) -> None:
+    """Turns the bits of the middle of a file."""
+    content = bytearray(path.read_bytes())
+    middle = slice(len(content) // 2, len(content) // 2 + 64)
+    content[middle] = bytes(b ^ 0xFF for b in content[middle])
+    path.write_bytes(content)
+
+
+def test_what_a_dying_machine_damages_is_made_again(ready, votes, whole, tmp_path):
+    home = ready.home(tmp_path / "home")
+    assert killed(home, votes, lambda home: len(list(step_folder(home).glob("checkpoint-*/sealed.json"))) > 1, 0)
+    step = step_folder(home)
+    newest = max(step.glob("checkpoint-*/optimizer.pt"), key=lambda p: int(p.parent.name.split("-")[1]))
+    damage(newest)
+    rollouts = step / "rollouts.json"
+    rollouts.write_bytes(rollouts.read_bytes()[:200])
+    assert killed(home, votes, REACHED["evaluation"], 0)
+    assert f"{newest.parent.name} is not whole and is passed over" in (home.folder / "streams" / "err").read_text("utf-8")
+    damage(step / "adapter" / "adapter_model.safetensors")
+    (step / "dev.json").write_text("")
+    assert killed(home, votes, REACHED["training"], 0)
+    for path in (*step.glob("checkpoint-*/adapter_model.safetensors"), *step.glob("rows/*.arrow")):
+        damage(path)
+    require_same(home, votes, whole)
+
+
+def test_an_adapter_that_a_run_started_from_and_that_is_gone_begins_it_anew(ready, votes, whole, tmp_path):
+    home = ready.home(tmp_path / "home")
+    shutil.copytree(whole[0].registry, home.registry)
+    assert killed(home, votes, REACHED["rollouts"], 0)
+    [version] = home.versions
+    shutil.rmtree(home.registry)
+    require_same(home, votes, whole)
+    assert contents(home.registry / version).keys() == contents(whole[0].registry / version).keys()
