@@ -172,7 +172,7 @@ def train_preferences(
             if args.process_index == 0:
                 _begin(out, fingerprint)
             trainer = _trainer(base, parent, kept, settings, args, meter)
-            steps = trainer.train(resume_from_checkpoint=whole_checkpoint(out)).global_step
+            steps = trainer.train(resume_from_checkpoint=whole_checkpoint(out, sealed=True)).global_step
             curve = points(trainer.state.log_history)
             report = Report(
                 adapter=out / "adapter",
@@ -225,17 +225,18 @@ def judgment_ids(pairs: Sequence[PreferencePair]) -> tuple[str, ...]:
     return tuple(sorted({id_ for p in pairs for id_ in p.judgment_ids}))
 
 
-def whole_checkpoint(out: Path) -> str | None:
-    """The newest checkpoint in ``out`` that was written to its end, or None."""
+def whole_checkpoint(out: Path, sealed: bool = False) -> str | None:
+    """The newest checkpoint in ``out`` that was written to its end, or None; ``sealed``: of which nothing is damaged, besides."""
     folders = sorted(out.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True)
-    return next((str(f) for f in folders if _is_whole(f)), None)
+    return next((str(f) for f in folders if _is_whole(f, sealed)), None)
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether its last file is there (trainer_state.json) and can be read and, where it was sealed, nothing of it is damaged."""
+def _is_whole(checkpoint: Path, sealed: bool = False) -> bool:
+    """Whether its last file is there (trainer_state.json) and can be read, and so is its first: deleting may have been cut short too, and
+    the trainer goes on without a word where the weights are missing."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        whole = is_sealed(checkpoint) or not (checkpoint / SEAL).exists()
+        whole = is_sealed(checkpoint) if sealed or (checkpoint / SEAL).exists() else (checkpoint / WEIGHTS).is_file()
     except (OSError, ValueError):
         whole = False
     if not whole:

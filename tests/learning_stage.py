@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from forked_command import Commands, Ended
-from store_data import person, vote
+from store_data import answer, offer, person
 from test_closed_loop import CACHE, corpus
 from tiny_gguf import KIND, PLAIN, save_tiny_gguf
 
@@ -101,8 +101,8 @@ def stage(base: Path) -> Stage:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """sha256 of every file below ``folder`` but locks, by its path."""
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(".lock"))
+    """sha256 of every file below ``folder`` by its path, without locks and what SQLite keeps beside a database that is read."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith((".lock", "-shm", "-wal")))
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -138,10 +138,12 @@ def add(store: Store, factors: Sequence[Factor]) -> None:
     store.add_pairs([f.pair for f in factors], [c for f in factors for c in (f.good, f.bad)], [f.item for f in factors])
 
 
-def choose(store: Store, made: Factor, who: Annotator, answer: str = "good") -> None:
-    """``who`` prefers the good or the bad text, or gives another outcome."""
-    wanted = {"good": made.good.candidate_id, "bad": made.bad.candidate_id}.get(answer)
-    vote(store, made.pair, who, answer if wanted is None else "A" if wanted == made.pair.lo_id else "B")
+def choose(store: Store, made: Factor, who: Annotator, said: str = "good") -> None:
+    """``who`` prefers the good or the bad text, or gives another outcome; a swapped repeat shows the other text on the left."""
+    left = made.pair.hi_id if made.pair.kind == "swap" else made.pair.lo_id
+    wanted = {"good": made.good.candidate_id, "bad": made.bad.candidate_id}.get(said)
+    outcome = said if wanted is None else "A" if wanted == left else "B"
+    store.record_judgment(answer(offer(store, made.pair, who, left), outcome))
 
 
 def campaign(path: Path, n: int = 24, people: Sequence[str] = ("Ada", "Bo", "Cy")) -> Path:

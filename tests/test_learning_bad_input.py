@@ -1,0 +1,404 @@
+"""Input that nothing can be learned from, and machines that give out, through the real command on a real store and a tiny real model.
+
+Each is told in one sentence and an exit code; the registry is as it was, byte for byte, and so are the votes; the next proper run works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forked_command import Ended
+from learning_stage import KIND, PLAIN, Factor, Home, Stage, add, campaign, candidate, choose, contents, factor, require_whole, stage
+from store_data import offer, person
+from tiny_gguf import save_tiny_gguf
+
+from annotate import archive
+from annotate.lessons import lessons
+from annotate.store import Store, open_store
+from annotate.types import Assignment, Judgment, Pair, new_id, pair_of
+from pat_core.adapters import active_adapters, versions
+from pat_core.cache import file_sha256
+from pat_core.preferences import mixed_pairs
+from pat_core.train import Reference
+from pat_core.types import ADAPTER_ROLES
+from pat_core.weights import reference_folder
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and limits of a process")
+HUMAN = ("--use", "human")
+GENTLY = (*HUMAN, "--learning-rate", "2e-4")  # a second round, which changes hardly a word and so does not fall
+NO_MEMORY = "error: the memory did not suffice, so the run was stopped"
+FULL = "error: the disk is full, so the run was stopped"
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory) -> Stage:
+    return stage(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def votes(tmp_path_factory) -> Path:
+    return campaign(tmp_path_factory.mktemp("votes") / "votes.db")
+
+
+@pytest.fixture(scope="module")
+def lived_in(ready, votes, tmp_path_factory) -> Home:
+    """A home in whose registry a version serves."""
+    home = ready.home(tmp_path_factory.mktemp("lived") / "home")
+    assert home.run("--db", votes, *HUMAN).code == 0 and len(home.versions) == 1
+    return home
+
+
+def copy_of(home: Home, folder: Path) -> Home:
+    """Another home with the same registry, in which no run was begun."""
+    shutil.copytree(home.folder, folder, ignore=shutil.ignore_patterns("training"))
+    return replace(home, folder=folder)
+
+
+def report_of(home: Home, *more: str | Path) -> dict[str, Any]:
+    """The report of a run that succeeds."""
+    ended = home.run(*more, "--json", home.folder / "report.json")
+    assert (ended.code, ended.error) == (0, ""), ended.err
+    return json.loads((home.folder / "report.json").read_text("utf-8"))
+
+
+def require_sentence(ended: Ended, code: int, *said: str) -> None:
+    """It failed with ``code`` and said why in one line."""
+    assert ended.code == code, ended.err
+    assert ended.error.count("\n") == 0 and ended.error.startswith("error: ") and "Traceback" not in ended.err, ended.err
+    assert all(words in ended.error for words in said), ended.error
+
+
+# Votes that teach nothing
+
+
+def everything(store: Store, *answers: str) -> None:
+    """Person i gives answer i to each of four pairs of the generator."""
+    made = [factor(i) for i in range(4)]
+    add(store, made)
+    for i, answer in enumerate(answers):
+        who = person(store, f"person {i}")
+        for one in made:
+            choose(store, one, who, answer)
+
+
+def against_themselves(store: Store) -> None:
+    """One person prefers one text, and the other one when the sides are exchanged."""
+    made, who = [factor(i) for i in range(4)], person(store)
+    add(store, made)
+    for f in made:
+        p = f.pair
+        swapped = replace(f, pair=Pair(p.item_id, p.lo_id, p.hi_id, p.lo_sha, p.hi_sha, "swap", repeat_of=p.pair_id))
+        store.add_pairs([swapped.pair])
+        choose(store, f, who, "good")
+        choose(store, swapped, who, "bad")
+
+
+TEACHES_NOTHING: dict[str, tuple[Callable[[Store], None], tuple[str, ...], str]] = {
+    "no pairs": (lambda store: None, HUMAN, "there are no judgments yet"),
+    "no judgments": (everything, (), "there are no judgments yet"),
+    "cannot judge": (lambda store: everything(store, "cannot_judge"), HUMAN, "there are no judgments yet"),
+    "ties": (lambda store: everything(store, "tie", "tie"), HUMAN, "all 8 judgments are ties or both bad"),
+    "both bad": (lambda store: everything(store, "both_bad", "tie"), ("--use", "both"), "all 8 judgments are ties or both bad"),
+    "opposite": (lambda store: everything(store, "good", "bad"), HUMAN, "the 8 judgments contradict each other"),
+    "opposite, with rewards": (lambda store: everything(store, "good", "bad"), (), "the 8 judgments contradict each other"),
+    "against themselves": (against_themselves, HUMAN, "the 8 judgments contradict each other"),
+    "another role": (lambda store: everything(store, "good"), (*HUMAN, "--roles", "style"), "the votes teach generator, and none of"),
+}
+
+
+def test_votes_that_teach_nothing_are_told_at_once_and_change_nothing(lived_in, tmp_path):
+    before, made = contents(lived_in.registry), set((lived_in.folder / "training").iterdir())
+    for name, (fill, arguments, sentence) in TEACHES_NOTHING.items():
+        path = tmp_path / f"{name}.db"
+        with open_store(path) as store:
+            fill(store)
+        kept, rows = contents(tmp_path), archive.check(path).rows
+        require_sentence(lived_in.run("--db", path, *arguments), 2, sentence)
+        assert contents(lived_in.registry) == before and contents(tmp_path) == kept
+        require_whole(path, rows)
+    assert set((lived_in.folder / "training").iterdir()) == made  # nothing was rolled out first
+
+
+def test_a_store_that_cannot_be_read_is_told_and_left_alone(lived_in, votes, tmp_path):
+    newer, text, other = tmp_path / "newer.db", tmp_path / "text.db", tmp_path / "other.db"
+    shutil.copy(votes, newer)
+    with sqlite3.connect(newer) as db:
+        db.execute("PRAGMA user_version = 99")
+    text.write_text("not a database, but some text that is long enough to be one")
+    with sqlite3.connect(other) as db:
+        db.execute("CREATE TABLE t (x)")
+    kept, before = contents(tmp_path), contents(lived_in.registry)
+    for path, code, sentence in (
+        (newer, 1, "was written by a newer version (schema 99"),
+        (text, 1, "is not an SQLite database"),
+        (other, 1, "of another program"),
+        (tmp_path / "none.db", 1, "does not exist"),
+    ):
+        require_sentence(lived_in.run("--db", path, *HUMAN), code, str(path), sentence)
+    require_sentence(lived_in.run("--db", votes, *HUMAN, "--json", tmp_path / "no" / "report.json"), 2, "cannot be written")
+    require_sentence(lived_in.run("--db", votes, *HUMAN, "--data", tmp_path / "none.jsonl"), 2, "none.jsonl")
+    assert contents(tmp_path) == kept and contents(lived_in.registry) == before
+
+
+# Votes that teach
+
+
+def test_one_judge_is_enough_and_called_personal(ready, tmp_path):
+    alone = campaign(tmp_path / "alone.db", people=("Ada",))
+    home, rows = ready.home(tmp_path / "home"), archive.check(alone).rows
+    [step] = report_of(home, "--db", alone, *HUMAN)["steps"]
+    assert step["version"] in home.versions and step["mix"]["judges"] == [{"n": 24, "counts": 24}]
+    assert any("all judgments are one person's" in note for note in step["mix"]["notes"])
+    require_whole(alone, rows)
+
+
+def test_a_spammer_with_10_000_votes_does_not_outweigh_three_people(ready, tmp_path):
+    path, n = tmp_path / "votes.db", 10_000
+    with open_store(path) as store:
+        honest, spam = [factor(i) for i in range(120)], [factor(i) for i in range(120, n + 120)]
+        add(store, [*honest, *spam])
+        people, spammer = [person(store, name) for name in ("Ada", "Bo", "Cy")], person(store, "spammer")
+        for i, made in enumerate(honest):
+            choose(store, made, people[i % 3], "good")
+        given = [(Assignment(f.pair.pair_id, spammer.annotator_id, f.pair.lo_id, "key"), f) for f in spam]
+        store.import_votes([a for a, _ in given], [_against(a, f) for a, f in given])
+    home = ready.home(tmp_path / "home")
+    [step] = report_of(home, "--db", path, *HUMAN)["steps"]
+    mix, trained = step["mix"], step["training"]
+    assert mix["pairs"] == n + 120 and mix["cap"] == 100
+    assert mix["judges"] == [{"n": n, "counts": 100}, *[{"n": 40, "counts": 40}] * 3]
+    assert any("1 of 4 judges gave more than 100 judgments and count for 100 each" in note for note in mix["notes"])
+    assert trained["n_pairs"] == 120 + 400 and trained["n_thinned"] == n - 400  # 100 votes' weight in pairs of a quarter each
+    assert prefers_kind(home, step["version"]) > prefers_kind(home, "") + 0.1
+    require_whole(path, archive.check(path).rows)
+
+
+def _against(assignment: Assignment, made: Factor) -> Judgment:
+    outcome = "A" if made.bad.candidate_id == assignment.shown_left_id else "B"
+    return Judgment(new_id(), assignment.pair_id, assignment.annotator_id, assignment.shown_left_id, assignment.order_key, outcome)
+
+
+def prefers_kind(home: Home, version: str) -> float:
+    """Nats a token by which the version ('' for the model alone) finds kind words likelier than plain ones."""
+    folder = reference_folder(home.gguf, home.folder)
+    model = Reference.load(folder, home.registry / version if version else untrained(folder, home.folder / "untrained"))
+    kind, plain = (model.score([("user", "Review of place 7")], " ".join(words[:12])) for words in (KIND, PLAIN))
+    return kind - plain
+
+
+def untrained(model: Path, folder: Path) -> Path:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    net = AutoModelForCausalLM.from_pretrained(model, local_files_only=True)
+    get_peft_model(net, LoraConfig(r=1, target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(folder)
+    return folder
+
+
+def test_rewards_that_are_no_numbers_are_unknown_and_people_decide(ready, tmp_path):
+    path, rewards = tmp_path / "votes.db", ("NaN", 10**400, True, None, -(10**400), {"total": 1})
+    with open_store(path) as store, pytest.raises(ValueError, match="cannot be written as JSON"):
+        add(store, [factor(99, rewards=(float("nan"), 0.1))])
+    with open_store(path) as store:
+        made, ada = [factor(i, rewards=(rewards[i % 6], 0.1)) for i in range(24)], person(store)
+        add(store, made)
+        for one in made:
+            choose(store, one, ada)
+    [step] = report_of(ready.home(tmp_path / "home"), "--db", path)["steps"]
+    assert step["mix"]["pairs"] == 24 and step["mix"]["sources"] == {"human": 24} and step["mix"]["calibration"] is None
+    assert any("24 of 24 comparisons have a reward that is missing or not a number" in note for note in step["mix"]["notes"])
+    assert step["rollouts"] == {}  # a reward about which nothing is known pairs nothing, so none was asked for
+
+
+# What the campaign's pairs are, by hand
+
+
+def mixed_campaign(path: Path) -> Path:
+    """Three people. Generator: 14 pairs with a winner, of which one by a changed mind, one by two against one and one by a swapped repeat
+    beside its original; 2 tied, 1 both bad, 1 split. Style: 3 with a winner, 1 tied. Topic: 2. Systems: 6, which train nobody.
+    """
+    with open_store(path) as store:
+        ada, bo, cy = (person(store, name) for name in ("Ada", "Bo", "Cy"))
+        texts = [factor(i, rewards=(0.3 + i / 50, 0.1)) for i in range(18)]
+        style, topic = [factor(i, "style") for i in range(20, 24)], [factor(i, "topic") for i in range(30, 32)]
+        add(store, [*texts, *style, *topic])
+        for made in texts[:11]:
+            choose(store, made, ada)
+        choose(store, texts[11], bo, "bad")
+        change_mind(store, texts[11], bo)
+        for who, answer in ((ada, "good"), (bo, "good"), (cy, "bad")):
+            choose(store, texts[12], who, answer)
+        choose(store, texts[13], cy)
+        choose(store, swapped(store, texts[13]), cy)
+        for made, who, answer in ((texts[14], ada, "tie"), (texts[15], bo, "tie"), (texts[16], cy, "both_bad")):
+            choose(store, made, who, answer)
+        choose(store, texts[17], ada, "good")
+        choose(store, texts[17], cy, "bad")
+        for made, answer in zip([*style, *topic], ("good", "good", "bad", "tie", "good", "good"), strict=True):
+            choose(store, made, bo, answer)
+        for i in range(40, 46):
+            choose(store, of_systems(store, i), cy)
+    return path
+
+
+def change_mind(store: Store, made: Factor, who: Any) -> None:
+    [before] = store.recent(who.annotator_id, 1)
+    other = {"A": "B", "B": "A"}[before.outcome]
+    store.revise(replace(before, judgment_id=new_id(), outcome=other, revision_of=before.judgment_id, created_at="", seq=0))
+
+
+def swapped(store: Store, made: Factor) -> Factor:
+    p = made.pair
+    pair = Pair(p.item_id, p.lo_id, p.hi_id, p.lo_sha, p.hi_sha, "swap", repeat_of=p.pair_id)
+    store.add_pairs([pair])
+    return replace(made, pair=pair)
+
+
+def of_systems(store: Store, i: int) -> Factor:
+    base = factor(i)
+    copied = candidate(base.item, base.bad.text, None, 0.1, "copy")
+    own = candidate(base.item, base.good.text, None, 0.4)
+    made = Factor(base.item, own, copied, pair_of(own, copied, "system"))
+    add(store, [made])
+    return made
+
+
+def test_each_use_of_a_campaign_gives_the_pairs_that_it_should(ready, tmp_path):
+    path = mixed_campaign(tmp_path / "votes.db")
+    home, rows = ready.home(tmp_path / "home"), archive.check(path).rows
+    by_role = {s["role"]: s["mix"] for s in report_of(home, "--db", path, *HUMAN, "--roles", *ADAPTER_ROLES)["steps"]}
+    assert {role: mix["pairs"] for role, mix in by_role.items()} == {"style": 3, "topic": 2, "generator": 14}
+    assert by_role["generator"]["dropped"] == {"trains no agent": 6, "only ties": 3, "people are split": 1}
+    assert by_role["style"]["dropped"] == {"only ties": 1, "trains no agent": 6}
+    votes = by_role["generator"]["winners"]
+    assert votes["a"] + votes["b"] == 11 + 1 + 3 + 2 + 2 + 6 and (votes["tie"], votes["both_bad"]) == (2, 1)
+    assert sorted(j["n"] for j in by_role["generator"]["judges"]) == [3, 11 + 1 + 1 + 1, 1 + 2 + 1 + 1 + 6]  # Bo, Ada, Cy
+    [step] = report_of(ready.home(tmp_path / "both"), "--db", path, "--use", "both")["steps"]
+    mix, kept = step["mix"], step["rollouts"]["differential"]["kept"]
+    assert mix["calibration"]["low"] > 0 and mix["calibration"]["n"] == 25 and kept > 0
+    assert mix["pairs"] == 14 + kept and mix["sources"] == {"both": 14, "metric": kept}
+    assert f"c1 = {mix['calibration']['c1']:.2f} [{mix['calibration']['low']:.2f}, " in " ".join(mix["notes"])
+    [step] = report_of(ready.home(tmp_path / "automatic"), "--db", path, "--use", "automatic")["steps"]
+    assert step["mix"]["sources"] == {"metric": step["rollouts"]["differential"]["kept"]} and step["mix"]["judges"] == []
+    require_whole(path, rows)
+    with open_store(path, read_only=True) as store:
+        texts = {f"{text.good.text}": text.bad.text for text in (factor(i, rewards=(0.3 + i / 50, 0.1)) for i in range(14))}
+        pairs = mixed_pairs(*lessons(store), mode="human").pairs
+    assert {p.chosen: p.rejected for p in pairs if p.agent == "generator"} == texts
+
+
+# Models
+
+
+def model(ready: Stage, folder: Path, **details: Any) -> Home:
+    """A home with another model."""
+    home = ready.home(folder)
+    return replace(home, gguf=save_tiny_gguf(folder.with_suffix(".gguf"), **details))
+
+
+@pytest.mark.parametrize(
+    ("writes", "code", "sentence"),
+    [
+        ("blanks", 2, "nothing was trained: none of 4 prompts gives a pair: 4 x fewer than two candidates have any text"),
+        ("the same", 2, "nothing was trained: none of 4 prompts gives a pair: 4 x all candidates are the same text"),
+        ("not a number", 1, "the model could not go on"),
+    ],
+)
+def test_a_model_that_gives_nothing_to_compare_teaches_nothing(ready, tmp_path, writes, code, sentence):
+    home = model(ready, tmp_path / "home", writes=writes)
+    require_sentence(home.run("--json", tmp_path / "report.json"), code, sentence)
+    assert home.versions == []
+    if code == 2:
+        assert json.loads((tmp_path / "report.json").read_text())["steps"][0]["version"] == ""
+
+
+def test_another_base_model_neither_starts_from_an_adapter_nor_goes_on_with_a_run(lived_in, votes, tmp_path):
+    home = copy_of(lived_in, tmp_path / "home")
+    [version] = home.versions
+    pid = home.start("--db", votes, *HUMAN)
+    while not any(home.folder.glob("training/rounds-*/round-1-generator/run.sha256")):
+        time.sleep(0.005)
+    os.kill(pid, 9)
+    assert home.wait(pid).code == -9
+    other = replace(home, gguf=save_tiny_gguf(tmp_path / "other.gguf", seed=1))
+    ended = other.run("--db", votes, *HUMAN, "--json", tmp_path / "report.json")
+    assert ended.code == 0 and f"{version} was trained on tiny, which is not the model that is loaded" in ended.err
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["start"] == {} and report["steps"][0]["parent"] == ""
+    own, theirs = (active_adapters(home.folder, file_sha256(h.gguf)).get("generator") for h in (home, other))
+    assert own == home.registry / version and theirs == home.registry / report["steps"][0]["version"]
+    assert report_of(home, "--db", votes, *HUMAN)["steps"][0]["parent"] == version  # the killed run goes on with its own
+
+
+# Machines that give out
+
+
+def require_unharmed(home: Home, votes: Path, before: dict[str, str], rows: dict[str, int]) -> None:
+    """The registry is as it was, and the next proper run adds a version to it."""
+    assert contents(home.registry) == before
+    require_whole(votes, rows)
+    assert report_of(home, "--db", votes, *GENTLY)["steps"][0]["version"]
+    assert [v.problem for v in versions(home.folder, file_sha256(home.gguf)) if not v.shipped] == ["", ""]
+
+
+def test_memory_that_runs_out_at_the_start_in_training_and_after_it_is_told(lived_in, tmp_path):
+    votes = tmp_path / "votes.db"
+    with open_store(votes) as store:
+        long, ada = [factor(i, n_words=600) for i in range(8)], person(store)
+        add(store, long)
+        for made in long:
+            choose(store, made, ada)
+    rows, before, home = archive.check(votes).rows, contents(lived_in.registry), copy_of(lived_in, tmp_path / "home")
+    require_sentence(home.run("--db", votes, *GENTLY, limits={"AS": 2**25}), 1, NO_MEMORY)
+    for moment, room in (("run.sha256", 2**24), ("report.json", 0)):
+        pid = home.start("--db", votes, *GENTLY)
+        while not any(home.folder.glob(f"training/rounds-*/round-1-generator/{moment}")):
+            time.sleep(0.002)
+        size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(pid, resource.RLIMIT_AS, (size + room, resource.RLIM_INFINITY))
+        require_sentence(home.wait(pid), 1, NO_MEMORY)
+    require_unharmed(home, votes, before, rows)
+
+
+def test_files_that_may_not_grow_are_told_as_a_full_disk(lived_in, votes, tmp_path):
+    rows, before, home = archive.check(votes).rows, contents(lived_in.registry), copy_of(lived_in, tmp_path / "home")
+    for size in (40_000, 70_000):  # a training's rows; its checkpoint
+        require_sentence(home.run("--db", votes, *GENTLY, "--seed", "3", limits={"FSIZE": size}), 1, FULL)
+    require_unharmed(home, votes, before, rows)
+
+
+@contextmanager
+def small_disk(at: Path, kilobytes: int) -> Iterator[None]:
+    """A disk of its own at ``at``; skips where one may not be made."""
+    at.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(at)], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"a small disk can be mounted by root only: {made.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(at)], check=True)
+
+
+def test_a_full_disk_is_told_wherever_it_is_met(lived_in, votes, tmp_path):
+    rows, before = archive.check(votes).rows, contents(lived_in.registry)
+    with small_disk(tmp_path / "disk", 8_000):
+        home, filler = copy_of(lived_in, tmp_path / "disk" / "home"), tmp_path / "disk" / "filler"
+        for free in (8, 120, 400):  # kilobytes
+            available = shutil.disk_usage(tmp_path / "disk").free
+            filler.write_bytes(bytes(max(0, available - free * 1024)))
+            require_sentence(home.run("--db", votes, *GENTLY), 1, "disk", "full")
+            filler.unlink()
+        require_unharmed(home, votes, before, rows)
