@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     except (StoreError, LLMError, WeightsError, TrainingError, OSError, MemoryError) as error:
         print(f"error: {failure(error)}", file=sys.stderr)
         return 1
-    except RuntimeError as error:  # torch's and hnswlib's class for memory and disks that run out
+    except (RuntimeError, SystemError) as error:  # what torch, hnswlib and others raise where memory or disks run out
         if not (lacks_memory(error) or lacks_room(error)):
             raise
         print(f"error: {failure(error)}", file=sys.stderr)

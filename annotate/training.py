@@ -118,6 +118,7 @@ class Training:
     env: Mapping[str, str] = field(default_factory=dict)
     clock: Callable[[], datetime] = utc_now
     grace_seconds: float = GRACE_SECONDS
+    nice: int = NICE
 
     def __post_init__(self) -> None:
         self.home, self.data, self.db = (path.absolute() for path in (self.home, self.data, self.db))
@@ -225,7 +226,7 @@ class Training:
             raise Busy("An earlier run is still ending: try again in a moment.")
 
     def _spawn(self, folder: Path, command: Sequence[str]) -> None:
-        gently = ["nice", "-n", str(NICE)] if shutil.which("nice") else []
+        gently = ["nice", "-n", str(self.nice)] if shutil.which("nice") else []
         threads = str(self.threads)
         env = {**os.environ, **dict.fromkeys(ONE_THREAD, threads), "TOKENIZERS_PARALLELISM": "false", **self.env}
         env |= {"PAT_HOME": str(self.home), "PAT_THREADS": threads, "PYTHONUNBUFFERED": "1"}

@@ -499,7 +499,7 @@ def _explained(settings: DPOSettings) -> Iterator[None]:
         yield
     except (TrainingError, ValueError):
         raise
-    except (RuntimeError, OSError, MemoryError, FloatingPointError, SafetensorError) as error:
+    except (RuntimeError, OSError, MemoryError, SystemError, FloatingPointError, SafetensorError) as error:
         sentence = _sentence(error, settings)
         if not sentence:
             raise
@@ -523,18 +523,25 @@ def _sentence(error: BaseException, settings: DPOSettings) -> str:
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether ``error`` comes of memory that did not suffice, in whatever library."""
-    said = str(error).lower()
-    return any(isinstance(e, MemoryError) for e in _causes(error)) or any(words in said for words in _NO_MEMORY)
+    return any(isinstance(e, MemoryError) or _says(e, _NO_MEMORY) for e in _causes(error))
 
 
 def lacks_room(error: BaseException) -> bool:
     """Whether ``error`` comes of a full disk, or of a file that may not grow."""
-    full = any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) for e in _causes(error))
-    return full or any(words in str(error).lower() for words in _NO_ROOM)
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return any((isinstance(e, OSError) and e.errno in full) or _says(e, _NO_ROOM) for e in _causes(error))
 
 
-_NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "can't start new thread", "failed to map segment")
-_NO_ROOM = ("no space left", "pytorchstreamwriter failed", "file write failed", "file too large", "disk quota exceeded")
+_NO_MEMORY = (
+    "out of memory", "allocate memory", "not enough memory", "bad_alloc", "can't start new thread", "failed to map segment",
+    "error return without exception set",  # a SystemError: C code that got no memory and did not say so
+)  # fmt: skip
+_NO_ROOM = ("no space left", "pytorchstreamwriter failed", "iostream error", "file write failed", "file too large", "quota exceeded")
+
+
+def _says(error: BaseException, words: Sequence[str]) -> bool:
+    said = str(error).lower()
+    return any(w in said for w in words)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -6,6 +6,7 @@ that say so teach what the dev slice rewards too.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import shutil
@@ -87,7 +88,9 @@ def stage(base: Path) -> Stage:
     folder = base / "learning-stage"
     folder.mkdir()
     (folder / "corpus.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in corpus().reviews), encoding="utf-8")
-    made = Stage(Commands(), folder / "home", save_tiny_gguf(folder / "tiny.gguf"), folder / "corpus.jsonl")
+    commands = Commands()
+    atexit.register(commands.close)
+    made = Stage(commands, folder / "home", save_tiny_gguf(folder / "tiny.gguf"), folder / "corpus.jsonl")
     shared, own = base / CACHE / "style_graph", folder / "home" / "cache" / "style_graph"
     if shared.is_dir():  # learning styles takes seconds, and other tests use the same corpus
         shutil.copytree(shared, own)

@@ -295,14 +295,14 @@ def test_everyone_sees_what_serves_and_a_new_version_after_the_next_run(browser,
         visit.ready()
         fold, (old, *_, new) = visit.page.locator("#pat-versions"), house.named["style"]
         expect(fold).to_contain_text(new)
-        expect(fold.get_by_text("Measured change").first).to_be_hidden()
+        expect(fold.locator("dt", has_text="Measured change").first).to_be_hidden()
         fold.locator("summary").first.click()
-        expect(fold.get_by_text("Measured change")).to_have_count(3)
+        expect(fold.locator("dt", has_text="Measured change")).to_have_count(3)
         house.serving.activate("style", old)
         visit.example("three")
         visit.run()
         expect(fold.locator("code").first).to_have_text(old)
-        expect(fold.get_by_text("Measured change").first).to_be_visible()  # a fold that was opened stays open
+        expect(fold.locator("dt", has_text="Measured change").first).to_be_visible()  # a fold that was opened stays open
         visit.close()
     finally:
         demo.close(verbose=False)

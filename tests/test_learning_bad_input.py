@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 from forked_command import Ended
 from learning_stage import KIND, PLAIN, Factor, Home, Stage, add, campaign, candidate, choose, contents, factor, require_whole, stage
-from store_data import offer, person
+from store_data import NOON, person
 from tiny_gguf import save_tiny_gguf
 
 from annotate import archive
 from annotate.lessons import lessons
 from annotate.store import Store, open_store
-from annotate.types import Assignment, Judgment, Pair, new_id, pair_of
+from annotate.types import Assignment, Item, Judgment, Pair, new_id, pair_of, timestamp
 from pat_core.adapters import active_adapters, versions
 from pat_core.cache import file_sha256
 from pat_core.preferences import mixed_pairs
@@ -167,22 +167,30 @@ def test_one_judge_is_enough_and_called_personal(ready, tmp_path):
 def test_a_spammer_with_10_000_votes_does_not_outweigh_three_people(ready, tmp_path):
     path, n = tmp_path / "votes.db", 10_000
     with open_store(path) as store:
-        honest, spam = [factor(i) for i in range(120)], [factor(i) for i in range(120, n + 120)]
+        honest, spam = [factor(i) for i in range(120)], all_pairs(100)
         add(store, [*honest, *spam])
         people, spammer = [person(store, name) for name in ("Ada", "Bo", "Cy")], person(store, "spammer")
         for i, made in enumerate(honest):
             choose(store, made, people[i % 3], "good")
-        given = [(Assignment(f.pair.pair_id, spammer.annotator_id, f.pair.lo_id, "key"), f) for f in spam]
+        at = timestamp(NOON)
+        given = [(Assignment(f.pair.pair_id, spammer.annotator_id, f.pair.lo_id, "key", 1.0, at, at), f) for f in spam]
         store.import_votes([a for a, _ in given], [_against(a, f) for a, f in given])
     home = ready.home(tmp_path / "home")
-    [step] = report_of(home, "--db", path, *HUMAN)["steps"]
+    [step] = report_of(home, "--db", path, *HUMAN, "--epochs", "1")["steps"]
     mix, trained = step["mix"], step["training"]
     assert mix["pairs"] == n + 120 and mix["cap"] == 100
     assert mix["judges"] == [{"n": n, "counts": 100}, *[{"n": 40, "counts": 40}] * 3]
     assert any("1 of 4 judges gave more than 100 judgments and count for 100 each" in note for note in mix["notes"])
     assert trained["n_pairs"] == 120 + 400 and trained["n_thinned"] == n - 400  # 100 votes' weight in pairs of a quarter each
     assert prefers_kind(home, step["version"]) > prefers_kind(home, "") + 0.1
-    require_whole(path, archive.check(path).rows)
+
+
+def all_pairs(n: int) -> list[Factor]:
+    """Each of ``n`` kind texts about one place against each of ``n`` plain ones."""
+    item = Item("Review of a place with many guests")
+    texts = ((" ".join(words[(i + k) % len(words)] for k in range(12)) + f" {i}." for i in range(n)) for words in (KIND, PLAIN))
+    good, bad = ([candidate(item, text) for text in several] for several in texts)
+    return [Factor(item, a, b, pair_of(a, b, "one-factor", agent="generator")) for a in good for b in bad]
 
 
 def _against(assignment: Assignment, made: Factor) -> Judgment:
@@ -278,13 +286,13 @@ def of_systems(store: Store, i: int) -> Factor:
 def test_each_use_of_a_campaign_gives_the_pairs_that_it_should(ready, tmp_path):
     path = mixed_campaign(tmp_path / "votes.db")
     home, rows = ready.home(tmp_path / "home"), archive.check(path).rows
-    by_role = {s["role"]: s["mix"] for s in report_of(home, "--db", path, *HUMAN, "--roles", *ADAPTER_ROLES)["steps"]}
+    by_role = {s["role"]: s["mix"] for s in report_of(home, "--db", path, *HUMAN, "--dev", "2", "--roles", *ADAPTER_ROLES)["steps"]}
     assert {role: mix["pairs"] for role, mix in by_role.items()} == {"style": 3, "topic": 2, "generator": 14}
     assert by_role["generator"]["dropped"] == {"trains no agent": 6, "only ties": 3, "people are split": 1}
     assert by_role["style"]["dropped"] == {"only ties": 1, "trains no agent": 6}
     votes = by_role["generator"]["winners"]
     assert votes["a"] + votes["b"] == 11 + 1 + 3 + 2 + 2 + 6 and (votes["tie"], votes["both_bad"]) == (2, 1)
-    assert sorted(j["n"] for j in by_role["generator"]["judges"]) == [3, 11 + 1 + 1 + 1, 1 + 2 + 1 + 1 + 6]  # Bo, Ada, Cy
+    assert sorted(j["n"] for j in by_role["generator"]["judges"]) == [3, 1 + 2 + 1 + 1 + 6, 11 + 1 + 1 + 1]  # Bo, Cy, Ada
     [step] = report_of(ready.home(tmp_path / "both"), "--db", path, "--use", "both")["steps"]
     mix, kept = step["mix"], step["rollouts"]["differential"]["kept"]
     assert mix["calibration"]["low"] > 0 and mix["calibration"]["n"] == 25 and kept > 0
@@ -327,19 +335,19 @@ def test_a_model_that_gives_nothing_to_compare_teaches_nothing(ready, tmp_path, 
 def test_another_base_model_neither_starts_from_an_adapter_nor_goes_on_with_a_run(lived_in, votes, tmp_path):
     home = copy_of(lived_in, tmp_path / "home")
     [version] = home.versions
-    pid = home.start("--db", votes, *HUMAN)
+    pid = home.start("--db", votes, *GENTLY)
     while not any(home.folder.glob("training/rounds-*/round-1-generator/run.sha256")):
         time.sleep(0.005)
     os.kill(pid, 9)
     assert home.wait(pid).code == -9
     other = replace(home, gguf=save_tiny_gguf(tmp_path / "other.gguf", seed=1))
-    ended = other.run("--db", votes, *HUMAN, "--json", tmp_path / "report.json")
+    ended = other.run("--db", votes, *GENTLY, "--json", tmp_path / "report.json")
     assert ended.code == 0 and f"{version} was trained on tiny, which is not the model that is loaded" in ended.err
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["start"] == {} and report["steps"][0]["parent"] == ""
     own, theirs = (active_adapters(home.folder, file_sha256(h.gguf)).get("generator") for h in (home, other))
     assert own == home.registry / version and theirs == home.registry / report["steps"][0]["version"]
-    assert report_of(home, "--db", votes, *HUMAN)["steps"][0]["parent"] == version  # the killed run goes on with its own
+    assert report_of(home, "--db", votes, *GENTLY)["steps"][0]["parent"] == version  # the killed run goes on with its own
 
 
 # Machines that give out
@@ -353,21 +361,15 @@ def require_unharmed(home: Home, votes: Path, before: dict[str, str], rows: dict
     assert [v.problem for v in versions(home.folder, file_sha256(home.gguf)) if not v.shipped] == ["", ""]
 
 
-def test_memory_that_runs_out_at_the_start_in_training_and_after_it_is_told(lived_in, tmp_path):
-    votes = tmp_path / "votes.db"
-    with open_store(votes) as store:
-        long, ada = [factor(i, n_words=600) for i in range(8)], person(store)
-        add(store, long)
-        for made in long:
-            choose(store, made, ada)
+def test_memory_that_runs_out_at_the_start_in_training_and_after_it_is_told(lived_in, votes, tmp_path):
     rows, before, home = archive.check(votes).rows, contents(lived_in.registry), copy_of(lived_in, tmp_path / "home")
     require_sentence(home.run("--db", votes, *GENTLY, limits={"AS": 2**25}), 1, NO_MEMORY)
-    for moment, room in (("run.sha256", 2**24), ("report.json", 0)):
+    for moment in ("run.sha256", "report.json"):
         pid = home.start("--db", votes, *GENTLY)
         while not any(home.folder.glob(f"training/rounds-*/round-1-generator/{moment}")):
             time.sleep(0.002)
         size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.prlimit(pid, resource.RLIMIT_AS, (size + room, resource.RLIM_INFINITY))
+        resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
         require_sentence(home.wait(pid), 1, NO_MEMORY)
     require_unharmed(home, votes, before, rows)
 

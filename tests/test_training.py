@@ -17,7 +17,7 @@ from training_house import N_PAIRS, SMALL, House, add_pair, open_house
 from annotate.jobs import Busy
 from annotate.prospect import prospect
 from annotate.store import open_store
-from annotate.training import Order, Status, Training
+from annotate.training import NICE, Order, Status, Training
 from annotate.types import Candidate, Exclusion, Item, new_id, pair_of
 from annotate.visit import Answer, Shown
 from pat_core.adapters import chosen
@@ -50,7 +50,7 @@ def until(met: Callable[[Status], bool], training: Training, seconds: float = WA
 @pytest.fixture(scope="module")
 def learned(house) -> tuple[Status, list[float], set[str], House]:
     """A whole run during which somebody votes: its end, how long each vote took, and the parts that a page would have seen."""
-    training, seconds, seen = house.training(), [], set()
+    training, seconds, seen = house.training(nice=NICE), [], set()
     carol = house.campaign.join("Carol", consent=True)
     training.start(SMALL)
     with pytest.raises(Busy, match=r"A run is at work already \(1 round of the style agent from people’s votes alone\)"):

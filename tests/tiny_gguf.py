@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from pat_core.lora import CANARIES
-from pat_core.prompts import StyleFacts, TopicFacts, generator_messages, style_messages, topic_messages
 from pat_core.points import Points
+from pat_core.prompts import StyleFacts, TopicFacts, generator_messages, style_messages, topic_messages
 from pat_core.types import Query
 
-KIND = "staff were kind and we would certainly come back to it in the spring".split()
+KIND = ("staff", "were", "kind", "and", "we", "would", "certainly", "come", "back", "to", "it", "in", "the", "spring")
 PLAIN = (
     "warm", "loud", "quiet", "clean", "cheap", "old", "bright", "bed", "view", "pool", "street", "breakfast", "coffee", "slow", "great",
     "cold", "nice", "far", "small",

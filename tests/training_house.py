@@ -44,7 +44,7 @@ class House:
 
     def training(self, **changes: object) -> Training:
         """Another one each time, as after a restart of the app."""
-        given = {"home": self.home, "data": self.data, "db": self.campaign.path, "threads": 2, "env": self.env}
+        given = {"home": self.home, "data": self.data, "db": self.campaign.path, "threads": 2, "env": self.env, "nice": 0}
         return Training(**given | changes)  # type: ignore[arg-type]
 
     def close(self) -> None:

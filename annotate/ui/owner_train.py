@@ -86,28 +86,28 @@ def build_train(desk: OwnerDesk, training: Training, tab: gr.Tab) -> None:
         wanted = _order(training, *values)
         return Done(updates={plan: _cards().plan(prospects.of(desk.campaign.store), wanted)}, repaint=False)
 
-    def on_start(*values: object) -> Done:
+    def on_train(*values: object) -> Done:
         wanted = _order(training, *values)
         _require_lessons(prospects.of(desk.campaign.store), wanted)
         return painted(training.start(wanted), "Started.")
 
-    def on_stop() -> Done:
+    def on_end_training() -> Done:
         return painted(training.stop())
 
     def on_go_on() -> Done:
         return painted(training.go_on(), "It goes on where it stood, with the answers it began with.")
 
-    def on_watch() -> Done:
+    def on_watch_training() -> Done:
         status = training.status
         updates = {component: paint(status) for component, paint in shown.items() if component is not progress}
         return Done(html=shown[progress](status), updates=updates, repaint=not status.running)
 
     for event in (tab.select, *(field.change for field in fields)):
         desk.on(event, on_plan, fields, said, [plan], repaint=False)
-    desk.on(start.click, on_start, fields, said, [*shown], repaint=False)
-    desk.on(stop.click, on_stop, [], said, [*shown], repaint=False)
+    desk.on(start.click, on_train, fields, said, [*shown], repaint=False)
+    desk.on(stop.click, on_end_training, [], said, [*shown], repaint=False)
     desk.on(go_on.click, on_go_on, [], said, [*shown], repaint=False)
-    desk.on(timer.tick, on_watch, [], progress)
+    desk.on(timer.tick, on_watch_training, [], progress)
 
 
 def _build_form(desk: OwnerDesk) -> tuple[Any, ...]:
@@ -138,8 +138,7 @@ def _build_versions(desk: OwnerDesk) -> None:
         return {versions: _cards().versions(found, room.serving.trouble), history: _cards().history(found)}
 
     def on_serve(what: object) -> Done:
-        sentence = _serve(_serving(desk), what)
-        return Done(as_sentence(sentence), updates=panels(), repaint=False)
+        return Done(_serve(_serving(desk), what), updates=panels(), repaint=False)
 
     for component in (versions, history):
         desk.shows(component, lambda _, component=component: panels()[component])
