@@ -1,9 +1,9 @@
-"""A GGUF of a two-layer Llama that writes short words: small enough to train in a test, whole enough to be published.
+"""A GGUF of a one-layer Llama that writes short words: small enough to train in a test, whole enough to be published.
 
 Adapters are published for GGUF models only, after a canary and after the merged model has answered as the adapter does. So this one has a
 real tokenizer (byte pairs learned from the method's own prompts) and writes something that is no gibberish: its most likely next token goes
-round a circle of words, beside which everything is about as likely as it is frequent in the prompts. There are two circles, and training
-teaches it easily to go round the other one: it begins with plain words, and the kind ones are those of the tests' corpus.
+along a line of words, beside which everything is about as likely as it is frequent in the prompts. There are two lines, and training
+teaches it easily to take the other one: it begins with plain words, and the kind ones are those of the tests' corpus.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TEMPLATE = (
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 N_TOKENS = 640
 SPIKE = 6.0
-WIDTH, N_LAYERS, N_HEADS = 64, 2, 2
+WIDTH, N_LAYERS, N_HEADS = 64, 1, 2
 
 
 def save_tiny_gguf(path: Path, seed: int = 0, writes: str = "words") -> Path:
@@ -99,28 +99,28 @@ def _prompts() -> list[tuple[list[tuple[str, str]], str]]:
 
 
 def _weights(tokens: list[str], counts: np.ndarray, seed: int, writes: str) -> dict[str, np.ndarray]:
-    """Direction 0 of every state is the same and makes tokens as likely as they are frequent; 1 says "no word of the circle"."""
+    """Direction 0 of every state is the same and makes tokens as likely as they are frequent; 1 says "no word of the lines"."""
     rng = np.random.default_rng(seed)
     n = len(tokens)
     embedded = rng.normal(0, 1, (n, WIDTH)) / np.sqrt(WIDTH)
     embedded[:, 0], embedded[:, 1] = 1.0, 1.0
-    circles = [[tokens.index(f"Ġ{word}") for word in words] for words in (PLAIN, KIND)]
-    both = [token for circle in circles for token in circle]
+    lines = [[tokens.index(f"Ġ{word}") for word in words] for words in (PLAIN, KIND)]
+    both = [token for line in lines for token in line]
     counts[both] = counts.max() // 5
     embedded[both, 1] = 0.0
     size = np.sqrt((embedded**2).mean(axis=1)).mean()  # the last norm divides by it
     output = np.zeros((n, WIDTH))
     output[:, 0] = np.log((counts + 0.5) / (counts + 0.5).sum()) * size
-    for circle in circles:
-        for before, after in zip(circle, (*circle[1:], circle[0]), strict=True):
-            output[after, 2:] += SPIKE * size * embedded[before, 2:]
-    for circle, likely in zip(circles, (2.2, 1.2), strict=True):
-        output[circle[0], 1] += likely * size
     output[[tokens.index(t) for t in SPECIAL], 0] = -9.0 * size
+    for line, likely in zip(lines, (2.2, 1.2), strict=True):
+        for before, after in zip(line, (*line[1:], SPECIAL.index("<|im_end|>")), strict=True):
+            output[after, 2:] += SPIKE * size * embedded[before, 2:]
+        output[line[0], 1] += likely * size
+    output[SPECIAL.index("<|im_end|>"), 0] = -6.0 * size
     if writes == "blanks":
         output[tokens.index("Ġ"), 0] = 20.0 * size
     if writes == "the same":
-        output[[token for token in range(n) if token not in circles[0]], 0] -= 40.0 * size
+        output[[token for token in range(n) if token not in lines[0]], 0] -= 40.0 * size
     if writes == "not a number":
         output[:] = np.nan
     made = {"token_embd.weight": embedded, "output.weight": output, "output_norm.weight": np.ones(WIDTH)}
