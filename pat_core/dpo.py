@@ -200,7 +200,7 @@ def thinned(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
     light = [i for i, p in enumerate(pairs) if p.weight < LIGHT]
     if len(light) <= MANY:
         return list(pairs)
-    light.sort(key=lambda i: hashlib.sha256(json.dumps(pair_to_row(pairs[i]), sort_keys=True).encode()).digest())
+    light.sort(key=lambda i: hashlib.sha256(repr((pairs[i].prompt, pairs[i].chosen, pairs[i].rejected)).encode()).digest())
     total = math.fsum(pairs[i].weight for i in light)
     n = max(1, round(total / LIGHT))
     reached, kept = 0.0, set()

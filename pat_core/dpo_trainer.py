@@ -186,5 +186,13 @@ class WeightedDPOTrainer(DPOTrainer):
         if self.args.should_save:
             seal(Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}")
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Without the tokenizer, which is the base's: megabytes beside each checkpoint, and its writer reports a full disk as Exception."""
+        tokenizer, self.processing_class = self.processing_class, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.processing_class = tokenizer
+
     def create_model_card(self, *args: Any, **more: Any) -> None:
         """Writes none beside the checkpoints: the manifest of a published version says what it is."""

@@ -92,13 +92,13 @@ def both_messages(
 
 def title_messages(query: Query, text: str, sections: Sequence[str] = ()) -> Messages:
     """Messages for the title of a person's ``text``, with worked examples; ``sections`` are what a system shows beside it."""
-    examples = [(_reading_task(q, t, TITLE_QUESTION), q.title) for q, t in zip((_CABIN, _CHARGER), _TEXTS, strict=True)]
+    examples = [(_reading_task(q, t, TITLE_QUESTION, notes), q.title) for q, t, notes in _read_examples(sections)]
     return _answering(examples, _reading_task(query, text, TITLE_QUESTION, sections))
 
 
 def rating_messages(query: Query, text: str, sections: Sequence[str] = ()) -> Messages:
     """Messages for the stars, 1 to 5, that go with a person's title and ``text``, with worked examples; ``sections`` as before."""
-    examples = [(_reading_task(q, t, RATING_QUESTION), f"{q.rating:g}") for q, t in zip((_CABIN, _CHARGER), _TEXTS, strict=True)]
+    examples = [(_reading_task(q, t, RATING_QUESTION, notes), f"{q.rating:g}") for q, t, notes in _read_examples(sections)]
     return _answering(examples, _reading_task(query, text, RATING_QUESTION, sections))
 
 
@@ -136,6 +136,16 @@ def _reading_task(query: Query, text: str, question: str, sections: Sequence[str
     stars = f"Stars: {rating:g} of 5" if rating is not None else ""
     lines = [f"Review of: {quoted(query.topic)}", title, stars, f'Text: "{quoted(text)}"', *sections, question]
     return "\n".join(line for line in lines if line)
+
+
+def _read_examples(sections: Sequence[str]) -> list[tuple[Query, str, list[str]]]:
+    """The worked texts with the notes of those kinds that ``sections`` have; the commoner rating last, which a small model repeats."""
+    shown = {section.partition(":")[0] for section in sections}
+    examples = []
+    for i, query in ((1, _CHARGER), (0, _CABIN)):
+        notes = note_sections(_TITLE_NOTES[i], _TOPIC_SHOTS[2 * i + 1][1])
+        examples.append((query, _TEXTS[i], [note for note in notes if note.partition(":")[0] in shown]))
+    return examples
 
 
 def _answering(examples: Sequence[tuple[str, str]], asked: str) -> Messages:
@@ -250,6 +260,10 @@ _TOPIC_SHOTS: tuple[tuple[str, str], ...] = (
             "Complain about the cable and the heat; the price is the only good thing.",
         ),
     ),
+)
+_TITLE_NOTES = (
+    _summary("Similar writers use about 5 words and no exclamation marks.", "This person sounds warm.", "Write about 5 words."),
+    _summary("Similar writers use about 5 words and hardly any I.", "This person sounds dry.", "Write about 5 words, plainly."),
 )
 _TEXTS = (
     "We loved the porch and the lake! We sat outside every evening with the kids (and a very bold squirrel) and did not hear a single car! "

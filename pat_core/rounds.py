@@ -18,33 +18,43 @@ import shutil
 import threading
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from pat_core.adapters import AdapterError, NotWritten, active_adapters, publish
 from pat_core.cache import file_sha256
 from pat_core.config import Config
-from pat_core.credit import REASONS, Selected, tally
+from pat_core.credit import Selected
 from pat_core.dpo import WEIGHTS, DPOSettings, Report, Standing, TrainingError, data_facts, judgment_ids, train_preferences
-from pat_core.estimates import Estimate, estimate
 from pat_core.llm import open_llm
 from pat_core.llm.types import LLM
-from pat_core.metrics import meteor_matching, n_words
+from pat_core.metrics import meteor_matching
 from pat_core.pipeline import Workbench
 from pat_core.preferences import Choice, Comparison, Mix, Mode, about, calibrate, mixed_pairs
 from pat_core.progress import Progress
+from pat_core.rounds_report import (
+    Credit,
+    ablation,
+    compared,
+    comparison_from,
+    dev_row,
+    examples_of,
+    mix_facts,
+    no_pair,
+    step_text,
+    training_facts,
+    verdict,
+    without_pairs,
+)
 from pat_core.rounds_rollouts import (
     Notes,
     Question,
-    Scored,
     Stopped,
     Writer,
     by_reference,
@@ -65,7 +75,6 @@ from pat_core.weights import embedded_gguf, reference_folder, sha256
 
 log = logging.getLogger(__name__)
 
-Credit = Literal["differential", "raw"]
 DEV_SEED = 1_000_003  # the dev slice is the same for every run on the same files
 DEV_TEXTS = 2  # texts for each dev question; one alone is as noisy as what is to be seen
 SHOWN = 5  # dev questions whose texts are kept, before and after each step
@@ -390,7 +399,7 @@ class _Loop:
             mix = self._mix(role, rolled)
         except ValueError as error:
             nothing = {"adapter": "", "version": "", "why": f"nothing to train on: {error}"}
-            return facts | nothing | {"rollouts": _shown(rolled), "dev_rows": rows}
+            return facts | nothing | {"rollouts": without_pairs(rolled), "dev_rows": rows}
         began = time.monotonic()
         self._part("training", index, role)
         bar = standing_progress(f"Training the {role}", self.progress)
@@ -413,14 +422,14 @@ class _Loop:
             after = self.work.once(f"{name}/dev", lambda: self._dev_rows(llm, changed, f"{name}/dev"))
         seconds["evaluation"] = time.monotonic() - began
         facts |= {
-            "rollouts": _shown(rolled),
-            "mix": _mixed(mix),
-            "training": _training(trained),
+            "rollouts": without_pairs(rolled),
+            "mix": mix_facts(mix),
+            "training": training_facts(trained),
             "dev": compared(self.dev, rows, after),
             "minutes": {k: round(v / 60, 2) for k, v in seconds.items()},
         }
         self._part("publishing", index, role)
-        examples = _examples(self.dev, self.shown, self._texts(f"{name}/dev"))
+        examples = examples_of(self.dev, self.shown, self._texts(f"{name}/dev"))
         return facts | self._decide(role, mix, trained, facts) | {"examples": examples, "dev_rows": after}
 
     def _rolls(self, role: Role) -> bool:
@@ -437,14 +446,14 @@ class _Loop:
         scored = [score_rollout(r, self.score) for r in rolled]
         found = [(i, s, s.raw if self.settings.credit == "raw" else s.differential) for i, s in enumerate(scored)]
         comparisons = [comparison(s, chosen, f"round-{index + 1}-{i}") for i, s, chosen in found if isinstance(chosen, Selected)]
-        return {"comparisons": [asdict(c) for c in comparisons], **_ablation(scored, self.settings.credit), "tokens": writer.tokens}
+        return {"comparisons": [asdict(c) for c in comparisons], **ablation(scored, self.settings.credit), "tokens": writer.tokens}
 
     def _mix(self, role: Role, rolled: Mapping[str, Any] | None) -> Mix:
         """The step's pairs: of the rollouts, and of the votes about this role (those about systems calibrate)."""
-        own = [_comparison(c) for c in rolled["comparisons"]] if rolled else []
+        own = [comparison_from(c) for c in rolled["comparisons"]] if rolled else []
         judged, choices = ((), ()) if self.settings.use == "automatic" else about(role, *self.votes)
         if rolled and not own and not judged:
-            raise ValueError(_no_pair(rolled))
+            raise ValueError(no_pair(rolled))
         return mixed_pairs([*judged, *own], choices, mode=self.settings.use)
 
     def _dev_rows(self, llm: LLM, adapters: Mapping[Role, Path], name: str) -> list[dict[str, float]]:
@@ -459,7 +468,7 @@ class _Loop:
         written = write_texts(writer, self.dev, self.dev_notes[1], DEV_TEXTS, "Texts of the dev slice")
         first = zip(self.dev_notes[1][:SHOWN], written, strict=False)
         self.work.once(f"{name}-texts", lambda: [{agent: c.text for agent, c in n.items()} | {"text": t[0].text} for n, t in first])
-        return [means(_row(q, c.text) for c in texts) for q, texts in zip(self.dev, written, strict=True)]
+        return [means(dev_row(q, c.text) for c in texts) for q, texts in zip(self.dev, written, strict=True)]
 
     def _texts(self, name: str) -> list[dict[str, str]]:
         """Text and summaries for the first dev questions as ``_dev_rows`` kept them under ``name``."""
@@ -499,159 +508,3 @@ class _Loop:
             return {"adapter": "", "version": "", "why": f"not published: {error}"}
         how = "published" if self.activate else "published, not activated"
         return {"adapter": str(self.registry / manifest.version), "version": manifest.version, "why": f"{how}: {said}"}
-
-
-# What is reported
-
-
-def verdict(dev: Mapping[str, Any], use: Mode) -> tuple[bool, str]:
-    """Whether a step may be published, by the reward of the dev slice, and why, in words."""
-    gain = dev["gain"]["total"]
-    said = f"the dev slice's reward changes by {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
-    if fell(dev):
-        return False, f"{said}, a fall beyond noise"
-    if gain["mean"] >= 0:
-        return True, f"{said}, a rise beyond noise" if gain["low"] > 0 else f"{said}, no fall, and no rise beyond noise"
-    if use == "automatic":
-        return False, f"{said}, a fall within noise, and what learned from this reward alone has to be level at least"
-    return True, f"{said}, a fall within noise, which does not outweigh people's votes"
-
-
-def fell(dev: Mapping[str, Any]) -> bool:
-    """Whether the reward of the dev slice falls beyond noise: the whole interval of its change lies below 0."""
-    return dev["gain"]["total"]["high"] < 0
-
-
-def _examples(dev: Sequence[Question], before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """What was written for the same questions in the same seeds before a step and after it."""
-    asked = [{"title": q.query.title, "topic": q.query.topic, "rating": q.query.rating} for q in dev]
-    return [q | {"before": dict(old), "after": dict(new)} for q, old, new in zip(asked, before, after, strict=False)]
-
-
-def _row(question: Question, text: str) -> dict[str, float]:
-    value = by_reference(question, text)
-    terms = value.terms if n_words(text) else dict.fromkeys(("rouge_1", "rouge_l", "meteor", "style", "length", "copy"), 0.0)
-    free = without_reference(question, text).total
-    return {"total": value.total, "reference_free": free, "words": float(n_words(text)), **terms}
-
-
-def compared(dev: Sequence[Question], before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Every term before and after, and the paired change, each as a mean over users with its 95% bootstrap interval."""
-
-    def by_user(values: Sequence[float]) -> list[float]:
-        groups: dict[str, list[float]] = defaultdict(list)
-        for q, value in zip(dev, values, strict=True):
-            groups[q.query.user_id].append(value)
-        return [float(np.mean(v)) for v in groups.values()]
-
-    found: dict[str, Any] = {"n_questions": len(dev), "before": {}, "after": {}, "gain": {}}
-    for name in before[0]:
-        old, new = ([row[name] for row in rows] for rows in (before, after))
-        for part, values in (("before", old), ("after", new), ("gain", np.subtract(new, old).tolist())):
-            found[part][name] = _rounded(estimate(by_user(values)))
-    return found
-
-
-def _rounded(value: Estimate) -> dict[str, float]:
-    return {"mean": round(value.mean, 4), "low": round(value.low, 4), "high": round(value.high, 4), "n": value.n}
-
-
-def _ablation(scored: Sequence[Scored], credit: Credit) -> dict[str, Any]:
-    """Rewards of the candidates, and what both credits make of them: pairs kept, prompts dropped and why, gaps and weights."""
-    rewards = [r for s in scored for r in s.rewards]
-    both = [(s.differential, s.raw) for s in scored if isinstance(s.differential, Selected) and isinstance(s.raw, Selected)]
-    same = sum((d.chosen, d.rejected) == (r.chosen, r.rejected) for d, r in both)
-    return {
-        "credit": credit,
-        "n_prompts": len(scored),
-        "n_candidates": len(rewards),
-        "reward_mean": float(np.mean(rewards)) if rewards else 0.0,
-        "reward_best": float(np.mean([max(s.rewards) for s in scored if s.rewards])) if rewards else 0.0,
-        "differential": asdict(tally(s.differential for s in scored)),
-        "raw": asdict(tally(s.raw for s in scored)),
-        "same_pair": same,
-        "both_keep": len(both),
-    }
-
-
-def _no_pair(rolled: Mapping[str, Any]) -> str:
-    """Why no prompt of the rollouts gave a pair, in a sentence."""
-    dropped = rolled[rolled["credit"]]["dropped"]
-    return f"none of {rolled['n_prompts']} prompts gives a pair: " + "; ".join(f"{n} x {REASONS[reason]}" for reason, n in dropped.items())
-
-
-def _shown(rolled: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {k: v for k, v in rolled.items() if k != "comparisons"} if rolled else {}
-
-
-def _comparison(row: Mapping[str, Any]) -> Comparison:
-    return Comparison(**{**row, "prompt": tuple((speaker, text) for speaker, text in row["prompt"])})
-
-
-def _mixed(mix: Mix) -> dict[str, Any]:
-    """Pairs, where they come from, what was dropped; who counts how much, without names; what votes say of the reward."""
-    return {
-        "pairs": len(mix.pairs),
-        "sources": data_facts(mix.pairs)["sources"],
-        "dropped": mix.dropped,
-        "winners": mix.winners,
-        "cap": mix.cap,
-        "judges": [{"n": j.n, "counts": round(j.total, 2)} for j in mix.judges],
-        "calibration": asdict(mix.calibration) if mix.calibration else None,
-        "notes": list(mix.notes),
-    }
-
-
-def _training(report: Report) -> dict[str, Any]:
-    first, last = report.curve[0], report.curve[-1]
-    return {
-        "n_pairs": report.n_pairs,
-        "n_too_long": report.n_too_long,
-        "n_thinned": report.n_thinned,
-        "steps": report.steps,
-        "tokens": report.tokens,
-        "seconds": report.seconds,
-        "loss": [round(first.loss, 4), round(last.loss, 4)],
-        "margin": round(last.margin, 4),
-        "accuracy": round(last.accuracy, 4),
-        "kl": round(last.kl, 5),
-        "chosen_tokens": round(float(np.mean([p.chosen_tokens for p in report.curve])), 1),
-        "rejected_tokens": round(float(np.mean([p.rejected_tokens for p in report.curve])), 1),
-        "curve": [{k: round(v, 4) for k, v in asdict(p).items()} for p in report.curve],
-    }
-
-
-def step_text(step: Mapping[str, Any]) -> str:
-    """A step for a terminal."""
-    lines = [f"Round {step['round']}, {step['role']}" + (f" (from {step['parent']})" if step["parent"] else "")]
-    if rolled := step["rollouts"]:
-        for credit in ("differential", "raw"):
-            t = rolled[credit]
-            dropped = "; ".join(f"{n} x {REASONS[reason]}" for reason, n in t["dropped"].items()) or "none dropped"
-            kept = f"{t['kept']} of {t['n']} prompts give a pair, mean gap {t['gap']:.3f}, weight {t['weight']:.2f}"
-            lines.append(f"  {credit} credit: {kept}; {dropped}")
-        lines.append(f"  {rolled['same_pair']} of {rolled['both_keep']} pairs are the same by both credits")
-        lines.append(f"  reward of a candidate {rolled['reward_mean']:.3f}, of the best of each prompt {rolled['reward_best']:.3f}")
-    if mix := step.get("mix"):
-        lines.append(f"  {mix['pairs']} pairs" + "".join(f"; {n} dropped: {reason}" for reason, n in mix["dropped"].items()))
-        if judges := mix["judges"]:
-            counted = ", ".join(f"{j['counts']:g} of {j['n']}" for j in judges[:SHOWN])
-            more = f" and {len(judges) - SHOWN} more" if len(judges) > SHOWN else ""
-            lines.append(f"  votes that count, at most {mix['cap']:g} of one person: {counted}{more}")
-        lines += [f"  {note}" for note in mix["notes"]]
-    if t := step.get("training"):
-        if t["n_thinned"]:
-            lines.append(f"  trained on {t['n_pairs']} of them: {t['n_thinned']} light ones are represented by others")
-        lines.append(
-            f"  DPO: {t['steps']} updates, loss {t['loss'][0]:.3f} -> {t['loss'][1]:.3f}, margin {t['margin']:.2f}, "
-            f"accuracy {t['accuracy']:.2f}, KL {t['kl']:.4f} nats a token, "
-            f"{t['chosen_tokens']:.0f} tokens chosen, {t['rejected_tokens']:.0f} rejected"
-        )
-    if dev := step.get("dev"):
-        for name in dev["gain"]:
-            old, new, gain = (dev[part][name] for part in ("before", "after", "gain"))
-            change = f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
-            lines.append(f"  dev {name}: {old['mean']:.3f} -> {new['mean']:.3f}, {change}")
-    if minutes := step.get("minutes"):
-        lines.append("  minutes: " + ", ".join(f"{name} {n:.1f}" for name, n in minutes.items()))
-    return "\n".join([*lines, f"  {step['version'] or step['role']}: {step['why']}"])

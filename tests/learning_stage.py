@@ -31,12 +31,18 @@ FEW = ("--prompts", "4", "--candidates", "3", "--dev", "4", "--learning-rate", "
 
 @dataclass(frozen=True)
 class Stage:
-    """``template`` is a home with every cache and nothing learned; ``gguf`` and ``data`` lie beside it."""
+    """``template`` is a home with every cache and nothing learned. In ``lived_in`` a version serves, and ``report.json`` tells how it came
+    of ``votes``, which one person gave."""
 
     commands: Commands
     template: Path
     gguf: Path
     data: Path
+    votes: Path
+
+    @property
+    def lived_in(self) -> Home:
+        return Home(self, self.template.with_name("lived-in"), self.gguf)
 
     def home(self, folder: Path) -> Home:
         """A copy of the template at ``folder``."""
@@ -60,6 +66,11 @@ class Home:
         return named | {"PAT_THREADS": "1", "PAT_DEVICE": device}
 
     @property
+    def streams(self) -> Path:
+        """Where what a run says is kept."""
+        return self.folder / f"streams-{self.gguf.stem}"
+
+    @property
     def registry(self) -> Path:
         return self.folder / "adapters"
 
@@ -68,13 +79,13 @@ class Home:
 
     def run(self, *more: str | Path, **asked: Any) -> Ended:
         """``rounds`` on the corpus with ``more``, which overrides what few settings say."""
-        return self.stage.commands.run(self.command(*more), self.folder / "streams", env=self.env, **asked)
+        return self.stage.commands.run(self.command(*more), self.streams, env=self.env, **asked)
 
     def start(self, *more: str | Path) -> int:
-        return self.stage.commands.start(self.command(*more), self.folder / "streams", env=self.env)
+        return self.stage.commands.start(self.command(*more), self.streams, env=self.env)
 
     def wait(self, pid: int) -> Ended:
-        return self.stage.commands.wait(pid, self.folder / "streams")
+        return self.stage.commands.wait(pid, self.streams)
 
     @property
     def versions(self) -> list[str]:
@@ -90,14 +101,13 @@ def stage(base: Path) -> Stage:
     (folder / "corpus.jsonl").write_text("".join(json.dumps(asdict(r)) + "\n" for r in corpus().reviews), encoding="utf-8")
     commands = Commands()
     atexit.register(commands.close)
-    made = Stage(commands, folder / "home", save_tiny_gguf(folder / "tiny.gguf"), folder / "corpus.jsonl")
-    shared, own = base / CACHE / "style_graph", folder / "home" / "cache" / "style_graph"
+    made = Stage(commands, folder / "home", save_tiny_gguf(folder / "tiny.gguf"), folder / "corpus.jsonl", folder / "votes.db")
+    shared, own = base / CACHE / "style_graph", made.lived_in.folder / "cache" / "style_graph"
     if shared.is_dir():  # learning styles takes seconds, and other tests use the same corpus
         shutil.copytree(shared, own)
-    first = Home(made, made.template, made.gguf).run("--prompts", "2", "--candidates", "2", "--dev", "2")
-    assert first.code == 0, first.err
-    for learned in ("training", "adapters", "streams"):
-        shutil.rmtree(made.template / learned, ignore_errors=True)
+    ended = made.lived_in.run("--db", campaign(made.votes, 8, ("Ada",)), "--use", "human", "--json", made.lived_in.folder / "report.json")
+    assert (ended.code, len(made.lived_in.versions)) == (0, 1), ended.err
+    shutil.copytree(made.lived_in.folder, made.template, ignore=shutil.ignore_patterns("training", "adapters", "streams-*", "report.json"))
     if not shared.is_dir():
         shutil.copytree(own, shared)
     return made

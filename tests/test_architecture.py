@@ -12,7 +12,7 @@ CORE = [
     "pat_core.agents", "pat_core.metrics", "pat_core.estimates", "pat_core.credit", "pat_core.rewards", "pat_core.preferences", "pat_core.pipeline", "pat_core.lineage", "pat_core.serving", "pat_core.summaries",
     "pat_core.warm_start", "pat_core.dpo_trainer", "pat_core.dpo", "pat_core.rounds_rollouts", "pat_core.benchmark", "pat_core.retrieval_eval",
     "pat_core.asked", "pat_core.desk", "pat_core.systems", "pat_core.predictions", "pat_core.scoring", "pat_core.verdicts", "pat_core.llm_judge", "pat_core.palette", "pat_core.results_file", "pat_core.result_words", "pat_core.result_pictures", "pat_core.results_html", "pat_core.evaluate", "pat_core.run_state", "pat_core.train",
-    "pat_core.rounds", "pat_core.faithfulness",
+    "pat_core.rounds_report", "pat_core.rounds", "pat_core.faithfulness",
 ]  # fmt: skip
 ANNOTATE = [
     "annotate", "annotate.fields", "annotate.types", "annotate.migrations", "annotate.database", "annotate.rows", "annotate.journal", "annotate.archive",

@@ -18,7 +18,21 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from pat_core import dpo
-from pat_core.dpo import Cancelled, DPOSettings, Standing, TrainingError, data_facts, judgment_ids, train_preferences, whole_checkpoint
+from pat_core.dpo import (
+    LIGHT,
+    MANY,
+    Cancelled,
+    DPOSettings,
+    Standing,
+    TrainingError,
+    data_facts,
+    judgment_ids,
+    lacks_memory,
+    lacks_room,
+    thinned,
+    train_preferences,
+    whole_checkpoint,
+)
 from pat_core.train import EXAMINED_TOKENS, Reference
 from pat_core.types import PreferencePair
 
@@ -154,6 +168,46 @@ def test_the_loss_is_taken_over_the_whole_update_however_it_is_cut_into_batches(
     assert runs[0].curve[0].loss == pytest.approx(runs[1].curve[0].loss, rel=1e-5) == pytest.approx(math.log(2), rel=1e-5)
     for name, tensor in weights_of(runs[0].adapter).items():
         torch.testing.assert_close(tensor, weights_of(runs[1].adapter)[name], atol=2e-3, rtol=1e-2)
+
+
+def test_an_update_of_light_pairs_weighs_less_than_one_of_heavy_pairs(base, parent, tmp_path):
+    weights = (2.0, 2.0, 0.5, 0.5)
+    trainer = a_trainer(base, parent, tmp_path, [dataclasses.replace(p, weight=w) for p, w in zip(PAIRS, weights, strict=True)])
+    rows = list(trainer.train_dataset)
+    for update, weight in ((rows[:2], 2.0), (rows[2:], 0.5)):
+        [batch], total = trainer.get_batch_samples(iter([trainer.data_collator(update)]), 1, trainer.args.device)
+        assert total.item() == pytest.approx(2 * 1.25)  # two pairs of the mean weight
+        own = trainer.compute_loss(trainer.model, batch).item()  # over the batch's own weights, as if it were all there is
+        assert trainer.compute_loss(trainer.model, batch, num_items_in_batch=total).item() == pytest.approx(own * weight / 1.25, rel=1e-5)
+
+
+def test_many_light_pairs_are_represented_by_some_of_them_with_their_weight():
+    light = [pair(f"good {i}", "bad", 0.01 + 0.03 * (i % 2)) for i in range(4000)]
+    heavy = [pair(f"fine {i}", "bad", LIGHT + (i + 1) / 10) for i in range(5)]
+    kept = thinned([*light[:2000], *heavy, *light[2000:]])
+    chosen = [p for p in kept if p.weight == kept[0].weight]
+    assert [p for p in kept if p not in chosen] == heavy and len(chosen) == 100 / LIGHT  # in their places
+    assert sum(p.weight for p in chosen) == pytest.approx(sum(p.weight for p in light)) == pytest.approx(100)
+    by_weight = [sum(int(p.chosen.split()[1]) % 2 == odd for p in chosen) for odd in (0, 1)]
+    assert by_weight[1] / by_weight[0] == pytest.approx(4, rel=0.35)  # a pair of four times the weight is chosen four times as often
+    assert {p.chosen for p in thinned(light[::-1])} == {p.chosen for p in thinned(light)}  # the same ones in any order
+    assert thinned(light[:MANY]) == light[:MANY]  # where there are few, each is its own
+
+
+def test_what_ran_out_is_found_behind_what_was_raised():
+    def behind(cause: BaseException, raised: BaseException) -> BaseException:
+        try:
+            try:
+                raise cause
+            except type(cause):
+                raise raised  # noqa: B904 - as libraries do
+        except type(raised) as error:
+            return error
+
+    assert lacks_memory(behind(MemoryError(), ValueError("no usable model"))) and not lacks_memory(ValueError("no usable model"))
+    assert lacks_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    assert lacks_room(behind(RuntimeError("basic_ios::clear: iostream error"), RuntimeError("unexpected pos 1 vs 2")))
+    assert lacks_room(OSError(errno.EFBIG, "File too large")) and not lacks_room(OSError(errno.EACCES, "Permission denied"))
 
 
 def test_one_step_moves_the_adapter_and_nothing_else(base, parent, tmp_path):

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from forked_command import Ended
-from learning_stage import KIND, PLAIN, Factor, Home, Stage, add, campaign, candidate, choose, contents, factor, require_whole, stage
+from learning_stage import KIND, PLAIN, Factor, Home, Stage, add, candidate, choose, contents, factor, require_whole, stage
 from store_data import NOON, person
 from tiny_gguf import save_tiny_gguf
 
@@ -30,10 +30,8 @@ from annotate.store import Store, open_store
 from annotate.types import Assignment, Item, Judgment, Pair, new_id, pair_of, timestamp
 from pat_core.adapters import active_adapters, versions
 from pat_core.cache import file_sha256
-from pat_core.preferences import mixed_pairs
-from pat_core.train import Reference
+from pat_core.preferences import MODES, mixed_pairs
 from pat_core.types import ADAPTER_ROLES
-from pat_core.weights import reference_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and limits of a process")
 HUMAN = ("--use", "human")
@@ -48,17 +46,15 @@ def ready(tmp_path_factory) -> Stage:
 
 
 @pytest.fixture(scope="module")
-def votes(tmp_path_factory) -> Path:
+def votes(ready) -> Path:
     """A store in which one person judged."""
-    return campaign(tmp_path_factory.mktemp("votes") / "votes.db", people=("Ada",))
+    return ready.votes
 
 
 @pytest.fixture(scope="module")
-def lived_in(ready, votes, tmp_path_factory) -> Home:
+def lived_in(ready) -> Home:
     """A home in whose registry a version serves."""
-    home = ready.home(tmp_path_factory.mktemp("lived") / "home")
-    assert report_of(home, "--db", votes, *HUMAN)["steps"][0]["version"] in home.versions
-    return home
+    return ready.lived_in
 
 
 def copy_of(home: Home, folder: Path) -> Home:
@@ -69,9 +65,20 @@ def copy_of(home: Home, folder: Path) -> Home:
 
 def report_of(home: Home, *more: str | Path) -> dict[str, Any]:
     """The report of a run that succeeds."""
-    ended = home.run(*more, "--json", home.folder / "report.json")
-    assert (ended.code, ended.error) == (0, ""), ended.err
-    return json.loads((home.folder / "report.json").read_text("utf-8"))
+    [report] = reports_of({home: more})
+    return report
+
+
+def reports_of(runs: dict[Home, Sequence[str | Path]]) -> list[dict[str, Any]]:
+    """The reports of runs that succeed side by side."""
+    begun = [(home, home.start(*more, "--json", report_file(home))) for home, more in runs.items()]
+    for ended in [home.wait(pid) for home, pid in begun]:
+        assert (ended.code, ended.error) == (0, ""), ended.err
+    return [json.loads(report_file(home).read_text("utf-8")) for home in runs]
+
+
+def report_file(home: Home) -> Path:
+    return home.streams / "report.json"
 
 
 def require_sentence(ended: Ended, code: int, *said: str) -> None:
@@ -158,16 +165,16 @@ def test_a_store_that_cannot_be_read_is_told_and_left_alone(lived_in, votes, tmp
 
 def test_one_judge_is_enough_and_called_personal(lived_in, votes):
     [step] = json.loads((lived_in.folder / "report.json").read_text("utf-8"))["steps"]
-    assert step["version"] in lived_in.versions and step["mix"]["judges"] == [{"n": 16, "counts": 16}]
+    assert step["version"] in lived_in.versions and step["mix"]["judges"] == [{"n": 8, "counts": 8}]
     assert any("all judgments are one person's" in note for note in step["mix"]["notes"])
     assert json.loads((lived_in.registry / step["version"] / "report.json").read_text("utf-8"))["mix"] == step["mix"]
-    require_whole(votes, {"annotators": 1, "judgments": 16, "pairs": 16})
+    require_whole(votes, {"annotators": 1, "judgments": 8, "pairs": 8})
 
 
 def test_a_spammer_with_10_000_votes_does_not_outweigh_three_people(ready, tmp_path):
     path, n = tmp_path / "votes.db", 10_000
     with open_store(path) as store:
-        honest, spam = [factor(i) for i in range(120)], all_pairs(100)
+        honest, spam = [factor(i) for i in range(180)], all_pairs(100)
         add(store, [*honest, *spam])
         people, spammer = [person(store, name) for name in ("Ada", "Bo", "Cy")], person(store, "spammer")
         for i, made in enumerate(honest):
@@ -178,11 +185,11 @@ def test_a_spammer_with_10_000_votes_does_not_outweigh_three_people(ready, tmp_p
     home = ready.home(tmp_path / "home")
     [step] = report_of(home, "--db", path, *HUMAN, "--epochs", "1")["steps"]
     mix, trained = step["mix"], step["training"]
-    assert mix["pairs"] == n + 120 and mix["cap"] == 100
-    assert mix["judges"] == [{"n": n, "counts": 100}, *[{"n": 40, "counts": 40}] * 3]
+    assert mix["pairs"] == n + 180 and mix["cap"] == 100
+    assert mix["judges"] == [{"n": n, "counts": 100}, *[{"n": 60, "counts": 60}] * 3]
     assert any("1 of 4 judges gave more than 100 judgments and count for 100 each" in note for note in mix["notes"])
-    assert trained["n_pairs"] == 120 + 400 and trained["n_thinned"] == n - 400  # 100 votes' weight in pairs of a quarter each
-    assert prefers_kind(home, step["version"]) > prefers_kind(home, "") + 0.1
+    assert trained["n_pairs"] == 180 + 400 and trained["n_thinned"] == n - 400  # 100 votes' weight in pairs of a quarter each
+    assert step["dev"]["gain"]["rouge_1"]["mean"] > 0  # it writes more of the kind words, which three people prefer, than before
 
 
 def all_pairs(n: int) -> list[Factor]:
@@ -198,35 +205,18 @@ def _against(assignment: Assignment, made: Factor) -> Judgment:
     return Judgment(new_id(), assignment.pair_id, assignment.annotator_id, assignment.shown_left_id, assignment.order_key, outcome)
 
 
-def prefers_kind(home: Home, version: str) -> float:
-    """Nats a token by which the version ('' for the model alone) finds kind words likelier than plain ones."""
-    folder = reference_folder(home.gguf, home.folder)
-    model = Reference.load(folder, home.registry / version if version else untrained(folder, home.folder / "untrained"))
-    kind, plain = (model.score([("user", "Review of place 7")], " ".join(words[:12])) for words in (KIND, PLAIN))
-    return kind - plain
-
-
-def untrained(model: Path, folder: Path) -> Path:
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    net = AutoModelForCausalLM.from_pretrained(model, local_files_only=True)
-    get_peft_model(net, LoraConfig(r=1, target_modules=["q_proj"], task_type="CAUSAL_LM")).save_pretrained(folder)
-    return folder
-
-
 def test_rewards_that_are_no_numbers_are_unknown_and_people_decide(ready, tmp_path):
     path, rewards = tmp_path / "votes.db", ("NaN", 10**400, True, None, -(10**400), {"total": 1})
     with open_store(path) as store, pytest.raises(ValueError, match="cannot be written as JSON"):
         add(store, [factor(99, rewards=(float("nan"), 0.1))])
     with open_store(path) as store:
-        made, ada = [factor(i, rewards=(rewards[i % 6], 0.1)) for i in range(24)], person(store)
+        made, ada = [factor(i, rewards=(rewards[i % 6], 0.1)) for i in range(12)], person(store)
         add(store, made)
         for one in made:
             choose(store, one, ada)
     [step] = report_of(ready.home(tmp_path / "home"), "--db", path)["steps"]
-    assert step["mix"]["pairs"] == 24 and step["mix"]["sources"] == {"human": 24} and step["mix"]["calibration"] is None
-    assert any("24 of 24 comparisons have a reward that is missing or not a number" in note for note in step["mix"]["notes"])
+    assert step["mix"]["pairs"] == 12 and step["mix"]["sources"] == {"human": 12} and step["mix"]["calibration"] is None
+    assert any("12 of 12 comparisons have a reward that is missing or not a number" in note for note in step["mix"]["notes"])
     assert step["rollouts"] == {}  # a reward about which nothing is known pairs nothing, so none was asked for
 
 
@@ -285,20 +275,23 @@ def of_systems(store: Store, i: int) -> Factor:
 
 def test_each_use_of_a_campaign_gives_the_pairs_that_it_should(ready, tmp_path):
     path = mixed_campaign(tmp_path / "votes.db")
-    home, rows = ready.home(tmp_path / "home"), archive.check(path).rows
-    by_role = {s["role"]: s["mix"] for s in report_of(home, "--db", path, *HUMAN, "--dev", "2", "--roles", *ADAPTER_ROLES)["steps"]}
+    rows, homes = archive.check(path).rows, [ready.home(tmp_path / use) for use in MODES]
+    more = ("--dev", "2", "--db", path, "--use")
+    runs = [(*more, "human", "--roles", *ADAPTER_ROLES), (*more, "automatic"), (*more, "both")]
+    human, automatic, both = reports_of(dict(zip(homes, runs, strict=True)))
+    by_role = {s["role"]: s["mix"] for s in human["steps"]}
     assert {role: mix["pairs"] for role, mix in by_role.items()} == {"style": 3, "topic": 2, "generator": 14}
     assert by_role["generator"]["dropped"] == {"trains no agent": 6, "only ties": 3, "people are split": 1}
     assert by_role["style"]["dropped"] == {"only ties": 1, "trains no agent": 6}
     votes = by_role["generator"]["winners"]
     assert votes["a"] + votes["b"] == 11 + 1 + 3 + 2 + 2 + 6 and (votes["tie"], votes["both_bad"]) == (2, 1)
     assert sorted(j["n"] for j in by_role["generator"]["judges"]) == [3, 1 + 2 + 1 + 1 + 6, 11 + 1 + 1 + 1]  # Bo, Cy, Ada
-    [step] = report_of(ready.home(tmp_path / "both"), "--db", path, "--use", "both")["steps"]
+    [step] = both["steps"]
     mix, kept = step["mix"], step["rollouts"]["differential"]["kept"]
     assert mix["calibration"]["low"] > 0 and mix["calibration"]["n"] == 25 and kept > 0
     assert mix["pairs"] == 14 + kept and mix["sources"] == {"both": 14, "metric": kept}
     assert f"c1 = {mix['calibration']['c1']:.2f} [{mix['calibration']['low']:.2f}, " in " ".join(mix["notes"])
-    [step] = report_of(ready.home(tmp_path / "automatic"), "--db", path, "--use", "automatic")["steps"]
+    [step] = automatic["steps"]
     assert step["mix"]["sources"] == {"metric": step["rollouts"]["differential"]["kept"]} and step["mix"]["judges"] == []
     require_whole(path, rows)
     with open_store(path, read_only=True) as store:
@@ -341,13 +334,12 @@ def test_another_base_model_neither_starts_from_an_adapter_nor_goes_on_with_a_ru
     os.kill(pid, 9)
     assert home.wait(pid).code == -9
     other = replace(home, gguf=save_tiny_gguf(tmp_path / "other.gguf", seed=1))
-    ended = other.run("--db", votes, *GENTLY, "--json", tmp_path / "report.json")
-    assert ended.code == 0 and f"{version} was trained on tiny, which is not the model that is loaded" in ended.err
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["start"] == {} and report["steps"][0]["parent"] == ""
-    own, theirs = (active_adapters(home.folder, file_sha256(h.gguf)).get("generator") for h in (home, other))
-    assert own == home.registry / version and theirs == home.registry / report["steps"][0]["version"]
-    assert report_of(home, "--db", votes, *GENTLY)["steps"][0]["parent"] == version  # the killed run goes on with its own
+    report, own_report = reports_of({other: ("--db", votes, *GENTLY), home: ("--db", votes, *GENTLY)})
+    assert f"{version} was trained on tiny, which is not the model that is loaded" in (other.streams / "err").read_text("utf-8")
+    assert report["start"] == {} and report["steps"][0]["parent"] == "" and own_report["steps"][0]["parent"] == version
+    for one, told in ((other, report), (home, own_report)):  # what one model learned serves that model alone
+        serving = active_adapters(home.folder, file_sha256(one.gguf))["generator"]
+        assert serving == home.registry / told["steps"][0]["version"] != home.registry / version
 
 
 # Machines that give out
@@ -374,33 +366,26 @@ def test_memory_that_runs_out_at_the_start_in_training_and_after_it_is_told(live
     require_unharmed(home, votes, before, rows)
 
 
-def test_files_that_may_not_grow_are_told_as_a_full_disk(lived_in, votes, tmp_path):
-    rows, before, home = archive.check(votes).rows, contents(lived_in.registry), copy_of(lived_in, tmp_path / "home")
-    for size in (33_000, 45_000):  # rows or a checkpoint of the training
-        require_sentence(home.run("--db", votes, *GENTLY, "--seed", "3", limits={"FSIZE": size}), 1, FULL)
-    require_unharmed(home, votes, before, rows)
-
-
 @contextmanager
-def small_disk(at: Path, kilobytes: int) -> Iterator[None]:
-    """A disk of its own at ``at``; skips where one may not be made."""
+def small_disk(at: Path, kilobytes: int) -> Iterator[bool]:
+    """A folder ``at`` on a disk of its own; False where one may not be made, since one is not root: then on an ordinary one."""
     at.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(at)], capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"a small disk can be mounted by root only: {made.stderr.strip()}")
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(at)], capture_output=True)
     try:
-        yield
+        yield made.returncode == 0
     finally:
-        subprocess.run(["umount", "-l", str(at)], check=True)
+        if made.returncode == 0:
+            subprocess.run(["umount", "-l", str(at)], check=True)
 
 
 def test_a_full_disk_is_told_wherever_it_is_met(lived_in, votes, tmp_path):
-    rows, before = archive.check(votes).rows, contents(lived_in.registry)
-    with small_disk(tmp_path / "disk", 8_000):
-        home, filler = copy_of(lived_in, tmp_path / "disk" / "home"), tmp_path / "disk" / "filler"
-        for free in (8, 120, 400):  # kilobytes
-            available = shutil.disk_usage(tmp_path / "disk").free
-            filler.write_bytes(bytes(max(0, available - free * 1024)))
+    rows, before, disk = archive.check(votes).rows, contents(lived_in.registry), tmp_path / "disk"
+    with small_disk(disk, 8_000) as small:
+        home, filler = copy_of(lived_in, disk / "home"), disk / "filler"
+        for size in (33_000,):  # bytes that a file may have: too few for a checkpoint
+            require_sentence(home.run("--db", votes, *GENTLY, "--seed", "3", limits={"FSIZE": size}), 1, FULL)
+        for free in (8, 150) if small else ():  # kilobytes
+            filler.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free * 1024)))
             require_sentence(home.run("--db", votes, *GENTLY), 1, "disk", "full")
             filler.unlink()
         require_unharmed(home, votes, before, rows)

@@ -404,8 +404,8 @@ def test_the_owner_trains_looks_and_activates(page, browser):
     expect(seen.get_by_role("button", name="Stop", exact=True)).to_have_count(0)
     older = page.versions.named["style"][0]
     seen.get_by_role("button", name=f"Activate {older}").click()
-    expect(seen.locator("#pat-versions-said")).to_contain_text(f"{older} now serves the style agent.")
-    expect(seen.locator("#pat-versions tr", has_text=older)).to_contain_text("serving")
+    expect(seen.locator("#pat-train-versions-said")).to_contain_text(f"{older} now serves the style agent.")
+    expect(seen.locator("#pat-train-versions tr", has_text=older)).to_contain_text("serving")
     assert page.versions.serving.versions()[0].serving == older
     visit.close()
 

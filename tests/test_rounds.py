@@ -25,7 +25,8 @@ from pat_core.graph import StyleGraph, open_style_graph
 from pat_core.llm.types import LLM, Request
 from pat_core.pipeline import Workbench
 from pat_core.preferences import Choice, Comparison
-from pat_core.rounds import RoundSettings, compared, fell, learn, open_base, step_text
+from pat_core.rounds import RoundSettings, learn, open_base
+from pat_core.rounds_report import compared, fell, step_text, verdict
 from pat_core.rounds_rollouts import (
     OPTIONS,
     Question,
@@ -143,6 +144,22 @@ def test_a_fall_beyond_noise_is_seen_by_the_paired_change(bench):
     assert fell(compared(dev, rows, [{"total": r["total"] - 0.01} for r in rows]))
     assert not fell(compared(dev, rows, [{"total": r["total"] + (-0.02 if i % 2 else 0.02)} for i, r in enumerate(rows)]))
     assert compared(dev, rows, rows)["gain"]["total"]["mean"] == 0
+
+
+def test_what_is_published_and_the_reason_in_words():
+    def said(mean: float, low: float, high: float, use: str) -> tuple[bool, str]:
+        lets, why = verdict({"gain": {"total": {"mean": mean, "low": low, "high": high}}}, use)
+        assert why.startswith(f"the dev slice's reward changes by {mean:+.4f} [{low:+.4f}, {high:+.4f}], ")
+        return lets, why.split("], ")[1]
+
+    for use in ("automatic", "human", "both"):
+        assert said(0.02, 0.01, 0.03, use) == (True, "a rise beyond noise")
+        assert said(0.0, -0.01, 0.01, use) == (True, "no fall, and no rise beyond noise")
+        assert said(-0.02, -0.03, -0.01, use) == (False, "a fall beyond noise")
+    lets, why = said(-0.01, -0.03, 0.02, "automatic")
+    assert not lets and "a fall within noise, and what learned from this reward alone has to be level" in why
+    for use in ("human", "both"):
+        assert said(-0.01, -0.03, 0.02, use) == (True, "a fall within noise, which does not outweigh people's votes")
 
 
 # Votes

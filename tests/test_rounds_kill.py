@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from learning_stage import Home, Stage, campaign, contents, require_whole, stage
+from learning_stage import Home, Stage, campaign, require_whole, stage
 
 from annotate import archive
 from pat_core.adapters import history, verify, versions
 from pat_core.cache import file_sha256
+from pat_core.rounds import Base, Work, begin
 
 ROUNDS = int(os.environ.get("PAT_KILL_ROUNDS", 1))
 SEED = int(os.environ.get("PAT_SEED", 0))
@@ -144,7 +145,7 @@ def test_what_a_dying_machine_damages_is_made_again(ready, votes, whole, tmp_pat
     rollouts = step / "rollouts.json"
     rollouts.write_bytes(rollouts.read_bytes()[:200])
     assert killed(home, votes, REACHED["evaluation"], 0)
-    assert f"{newest.parent.name} is not whole and is passed over" in (home.folder / "streams" / "err").read_text("utf-8")
+    assert f"{newest.parent.name} is not whole and is passed over" in (home.streams / "err").read_text("utf-8")
     damage(step / "adapter" / "adapter_model.safetensors")
     (step / "dev.json").write_text("")
     for checkpoint in step.glob("checkpoint-*"):  # it died in deleting them, or a moment before
@@ -158,11 +159,44 @@ def test_what_a_dying_machine_damages_is_made_again(ready, votes, whole, tmp_pat
     require_same(home, votes, whole)
 
 
-def test_an_adapter_that_a_run_started_from_and_that_is_gone_begins_it_anew(ready, votes, whole, tmp_path):
+def test_only_a_run_that_did_not_end_and_lost_nothing_goes_on(tmp_path):
+    def begun(**changes: Any) -> Work:
+        """A run's folder after one step, with ``changes`` to its files; None takes one away."""
+        work = Work.of(tmp_path, "rounds", str(changes))
+        files = {
+            "start.json": {"adapters": {"style": str(tmp_path / "old")}},
+            "round-1-style/result.json": {"adapter": str(tmp_path / "new")},
+        }
+        for name, value in {**files, **changes}.items():
+            (work.folder / name).parent.mkdir(exist_ok=True)
+            (work.folder / name).write_text("" if value is None else json.dumps(value))
+        begin(work, Base("model", None, "", {"topic": tmp_path / "serving"}))
+        return work
+
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_model.safetensors").touch()
+    nowhere = str(tmp_path / "nowhere")
+    kept = begun()
+    assert kept.kept("start") == {"adapters": {"style": str(tmp_path / "old")}} and kept.kept("round-1-style/result")
+    assert begun(**{"round-2-style/result.json": {"adapter": ""}}).kept("round-1-style/result")  # nothing came of that step
+    for changes in (
+        {"report.json": {}},
+        {"start.json": {"adapters": {"style": nowhere}}},
+        {"round-2-style/result.json": {"adapter": nowhere}},
+        {"start.json": None},
+    ):
+        work = begun(**changes)
+        assert work.kept("start") == {"adapters": {"topic": str(tmp_path / "serving")}}
+        assert [p.name for p in work.folder.iterdir()] == ["start.json"] and not list(work.folder.parent.glob(".ended-*"))
+
+
+def test_one_run_at_a_time_in_a_folder(ready, votes, tmp_path):
     home = ready.home(tmp_path / "home")
-    shutil.copytree(whole[0].registry, home.registry)
-    assert killed(home, votes, REACHED["rollouts"], 0)
-    [version] = home.versions
-    shutil.rmtree(home.registry)
-    require_same(home, votes, whole)
-    assert contents(home.registry / version).keys() == contents(whole[0].registry / version).keys()
+    first = home.start("--db", votes)
+    while not any(home.folder.glob("training/rounds-*/start.json")):
+        time.sleep(0.005)
+    second = ready.commands.run(home.command("--db", votes), tmp_path, env=home.env)
+    os.kill(first, signal.SIGKILL)
+    home.wait(first)
+    assert second.code == 1 and second.error == "error: another process is at work on the same run; wait for its end, or stop it"

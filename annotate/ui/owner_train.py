@@ -38,7 +38,7 @@ element.addEventListener('click', e => {
   trigger('serve', {what: button.dataset.serve});
 });
 """
-SERVED = """() => document.querySelectorAll('#pat-versions .pat-busy, #pat-versions.pat-busy').forEach(box => {
+SERVED = """() => document.querySelectorAll('#pat-train-versions .pat-busy, #pat-train-versions.pat-busy').forEach(box => {
   box.classList.remove('pat-busy');
   box.querySelectorAll('button[data-label]').forEach(b => { b.textContent = b.dataset.label; });
 })"""
@@ -126,9 +126,9 @@ def _build_form(desk: OwnerDesk) -> tuple[Any, ...]:
 
 
 def _build_versions(desk: OwnerDesk) -> None:
-    said = gr.HTML("", elem_id="pat-versions-said")
-    versions = gr.HTML("", elem_id="pat-versions", js_on_load=SERVE)
-    history = gr.HTML("", elem_id="pat-versions-history")
+    said = gr.HTML("", elem_id="pat-train-versions-said")
+    versions = gr.HTML("", elem_id="pat-train-versions", js_on_load=SERVE)
+    history = gr.HTML("", elem_id="pat-train-versions-history")
 
     def panels() -> dict[Any, Any]:
         room = desk.opening.room

@@ -82,15 +82,20 @@ def _left_out(r: RoleProspect) -> str:
 
 
 def _people(p: Prospect) -> str:
+    """Those whose answers train, the heaviest first; how many others there are."""
+    counted = sorted((who for who in p.people if who.shares), key=lambda who: -max(who.shares.values()))
     head = ("Person", "Answers", *(f"Share: {NAMES[r.role]}" for r in p.roles))
     rows = [
         (escape(who.nickname), f"{who.n:,}", *(f"{who.shares[r.role]:.0%}" if r.role in who.shares else NONE for r in p.roles))
-        for who in p.people[:PEOPLE_SHOWN]
+        for who in counted[:PEOPLE_SHOWN]
     ]
-    rest = len(p.people) - PEOPLE_SHOWN
-    more = f'<p class="pat-muted">and {of(rest, "person", "people")} more</p>' if rest > 0 else ""
+    rest, idle = len(counted) - PEOPLE_SHOWN, len(p.people) - len(counted)
+    more = [f"{of(rest, 'person', 'people')} more count as well."] if rest > 0 else []
+    if idle:
+        more.append(f"The answers of {of(idle, 'person', 'people')} train nobody: they are about pairs of two systems, or found no winner.")
     lead = "Each person’s share of the weight behind a role’s pairs. Beyond 100 answers somebody’s answers share the weight of 100."
-    return section("Who counts how much", lead, table("Who counts how much", head, rows) + more)
+    others = f'<p class="pat-muted">{" ".join(more)}</p>' if more else ""
+    return section("Who counts how much", lead, (table("Who counts how much", head, rows) if rows else "") + others)
 
 
 def plan(p: Prospect, order: Order) -> str:
