@@ -276,7 +276,8 @@ def test_the_prospect_is_what_a_run_learns_from(house, learned):
     by_name = {who.nickname: who for who in p.people}
     assert by_name.keys() == {"Ada", "Bo", "Carol"} and p.people[0].n == max(who.n for who in p.people)
     assert sum(style.shares.values()) == pytest.approx(1)
-    assert by_name["Ada"].shares["style"] > by_name["Bo"].shares["style"] > 0 and "style" not in by_name["Carol"].shares
+    others = by_name["Carol"].shares.get("style", 0.0)  # ties, most of them on pairs that nobody else judged
+    assert by_name["Ada"].shares["style"] > by_name["Bo"].shares["style"] > others
     assert "c1 = " in p.reward and style.by("automatic").n_pairs == 0
 
 
