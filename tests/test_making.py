@@ -74,10 +74,10 @@ def test_one_factor_pairs_differ_in_one_summary_and_keep_how_they_came_about(ben
             assert done["messages"] == a.trace["completion"]["messages"] and c.trace["messages"][-1][0] == "user"
             assert c.trace["adapters"] == {"style": "style-1", "generator": "generator-1"} and c.trace["finish"] == "stop"
             assert c.trace["sampler"] == {
-                "temperature": 0.8,
+                "temperature": 0.4,
                 "top_p": 0.95,
                 "repetition_penalty": 1.0,
-                "frequency_penalty": 0.4,
+                "frequency_penalty": 0.2,
                 "n_drafts": 1,
             }
             assert {"style", "topic", "length"} <= c.trace["rewards"]["terms"].keys() and 0 <= c.trace["copy_rate"] <= 1
