@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
@@ -62,3 +64,15 @@ class HashEmbedder:
                 row[hashlib.sha256(word.encode()).digest()[0] % 64] += 1
             row /= np.linalg.norm(row) or 1
         return rows
+
+
+@contextmanager
+def openai_url(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a real HTTP server on this machine that ``handler`` answers for, as an OpenAI client is given it."""
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{http.server_port}/v1"
+    finally:
+        http.shutdown()
+        http.server_close()

@@ -9,11 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import openai_url
 
 from pat_core import evaluate, llm_judge
 from pat_core.config import load_config
@@ -95,13 +96,8 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
 @contextmanager
 def serving() -> Iterator[tuple[Server, str]]:
     server = Server()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), handler(server))
-    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield server, f"http://127.0.0.1:{http.server_port}/v1"
-    finally:
-        http.shutdown()
-        http.server_close()
+    with openai_url(handler(server)) as url:
+        yield server, url
 
 
 @pytest.fixture

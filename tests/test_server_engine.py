@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from doubles import openai_url
 
 from pat_core.llm.server_engine import ServerEngine, neutralized
 from pat_core.llm.types import LLMError, Request, Sampling
@@ -100,13 +101,8 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
 @contextmanager
 def serving() -> Iterator[tuple[Server, str]]:
     server = Server()
-    http = ThreadingHTTPServer(("127.0.0.1", 0), handler(server))
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    try:
-        yield server, f"http://127.0.0.1:{http.server_port}/v1"
-    finally:
-        http.shutdown()
-        http.server_close()
+    with openai_url(handler(server)) as url:
+        yield server, url
 
 
 @pytest.fixture
