@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from annotate.closed_loop import Size, as_text, closed_loop, load_taste
 from annotate.database import StoreError
@@ -30,7 +30,7 @@ from pat_core.llm import open_llm
 from pat_core.llm.types import LLMError
 from pat_core.preferences import MODES
 from pat_core.progress import Progress, terminal_progress
-from pat_core.rounds import RoundSettings, learn, open_base
+from pat_core.rounds import RewardKind, RoundSettings, learn, open_base
 from pat_core.rounds_rollouts import Stopped, open_bench
 from pat_core.run_state import STOPPED, RunFile, failure
 from pat_core.types import ADAPTER_ROLES
@@ -85,6 +85,12 @@ def _rounds_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--roles", nargs="+", choices=ADAPTER_ROLES, default=list(ADAPTER_ROLES), help="in this order")
     parser.add_argument("--db", type=Path, help="a campaign's database: learn from its votes too")
     parser.add_argument("--use", choices=MODES, help="human votes, automatic rewards or both (default: both with --db, else automatic)")
+    parser.add_argument(
+        "--reward",
+        choices=get_args(RewardKind),
+        default="reference",
+        help="hold texts against what was really written, or not, as in live use (with --use both always the latter)",
+    )
     parser.add_argument("--credit", choices=("differential", "raw"), default="differential", help="raw is the ablation")
     parser.add_argument("--dev", type=int, default=40, help="held-out reviews of people never trained on, for the evaluation")
     parser.add_argument("--out", type=Path, help="the registry to publish to (default: adapters under PAT_HOME)")
@@ -127,6 +133,7 @@ def _rounds(config: Config, options: argparse.Namespace) -> None:
             options.candidates,
             tuple(options.roles),
             options.use or ("both" if options.db else "automatic"),
+            options.reward,
             options.credit,
             options.dev,
             options.seed,

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -40,6 +40,7 @@ from pat_core.preferences import Choice, Comparison, Mix, Mode, about, calibrate
 from pat_core.progress import Progress
 from pat_core.rounds_report import (
     Credit,
+    Term,
     ablation,
     compared,
     comparison_from,
@@ -78,6 +79,7 @@ log = logging.getLogger(__name__)
 DEV_SEED = 1_000_003  # the dev slice is the same for every run on the same files
 DEV_TEXTS = 2  # texts for each dev question; one alone is as noisy as what is to be seen
 SHOWN = 5  # dev questions whose texts are kept, before and after each step
+RewardKind = Literal["reference", "reference-free"]
 TRAINED = "adapter"  # the folder of a trained adapter that is not published
 
 
@@ -85,9 +87,10 @@ TRAINED = "adapter"  # the folder of a trained adapter that is not published
 class RoundSettings:
     """What a run does: ``prompts`` questions and ``candidates`` each for a step, ``dev`` questions to evaluate on.
 
-    ``use`` *automatic* learns from rewards against what people really wrote; *human* from votes alone; *both* from both, and then rewards
-    are those without a reference, which votes calibrate. ``credit`` *raw* is the ablation: the higher reward wins, whatever the text
-    without the summary got, and all pairs weigh the same.
+    ``use`` *automatic* learns from rewards; *human* from votes alone; *both* from both. ``reward`` *reference* holds texts against what
+    people really wrote; *reference-free* does not, as in live use: it says the same of a text whoever wrote the reference, so that fewer
+    pairs are chosen by luck, and it is what votes calibrate, so *both* takes it always. ``credit`` *raw* is the ablation: the higher reward
+    wins, whatever the text without the summary got, and all pairs weigh the same.
     """
 
     data: tuple[Path, ...]
@@ -96,6 +99,7 @@ class RoundSettings:
     candidates: int = 4
     roles: tuple[Role, ...] = ADAPTER_ROLES
     use: Mode = "automatic"
+    reward: RewardKind = "reference"
     credit: Credit = "differential"
     dev: int = 40
     seed: int = 0
@@ -109,6 +113,11 @@ class RoundSettings:
                 raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
         if self.candidates > 16:
             raise ValueError(f"candidates must be at most 16, not {self.candidates}")
+
+    @property
+    def learned(self) -> Term:
+        """The term of the dev rows that the rollouts are chosen by."""
+        return "reference_free" if self.use == "both" or self.reward == "reference-free" else "total"
 
     def facts(self) -> dict[str, Any]:
         return asdict(self) | {"data": [path.name for path in self.data]}
@@ -318,7 +327,7 @@ class _Loop:
         self.watch, self.activate = watch, activate
         start = work.once("start", dict)["adapters"]
         self.adapters: dict[Role, Path] = {role: Path(path) for role, path in start.items()}
-        self.score = without_reference if settings.use == "both" else by_reference
+        self.score = by_reference if settings.learned == "total" else without_reference
         self.asked: list[list[Question]] = []
         self.dev: list[Question] = []
         self.dev_notes: tuple[tuple[str, ...], list[Notes]] | None = None
@@ -479,7 +488,7 @@ class _Loop:
 
         Where it is published without being activated, it serves the rest of this run only.
         """
-        lets, said = verdict(facts["dev"], self.settings.use)
+        lets, said = verdict(facts["dev"], self.settings.use, "total" if self.settings.use == "both" else self.settings.learned)
         if not lets:
             return {"adapter": "", "version": "", "why": f"not published: {said}"}
         if self.base.gguf is None:
@@ -493,7 +502,11 @@ class _Loop:
                 self.base.gguf.stem,
                 self.base.sha256,
                 data=data_facts(mix.pairs) | {"files": [path.name for path in self.settings.data]},
-                settings={"kind": "DPO round", "use": self.settings.use, "credit": self.settings.credit, **asdict(self.settings.dpo)},
+                settings={
+                    "kind": "DPO round",
+                    **{name: getattr(self.settings, name) for name in ("use", "reward", "credit")},
+                    **asdict(self.settings.dpo),
+                },
                 metrics={"dev": facts["dev"]["gain"], **{k: v for k, v in facts["training"].items() if k != "curve"}},
                 parent=facts["parent"],
                 judgment_ids=judgment_ids(mix.pairs),

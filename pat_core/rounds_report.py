@@ -19,13 +19,19 @@ from pat_core.preferences import Comparison, Mix, Mode
 from pat_core.rounds_rollouts import Question, Scored, by_reference, without_reference
 
 Credit = Literal["differential", "raw"]
+Term = Literal["total", "reference_free"]  # of a dev row: the reward with a reference, and the one without
 JUDGES_TOLD = 5  # of those who count most
 
 
-def verdict(dev: Mapping[str, Any], use: Mode) -> tuple[bool, str]:
-    """Whether a step may be published, by the reward of the dev slice, and why, in words."""
-    gain = dev["gain"]["total"]
-    said = f"the dev slice's reward changes by {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+def verdict(dev: Mapping[str, Any], use: Mode, learned: Term = "total") -> tuple[bool, str]:
+    """Whether a step that learned from the reward ``learned`` may be published, by the dev slice, and why, in words.
+
+    Whatever it learned from, the reward with a reference may not fall beyond noise: a text can be written for the other one.
+    """
+    gain, held = dev["gain"][learned], dev["gain"]["total"]
+    said = f"the dev slice's reward changes by {_interval(gain)}"
+    if learned == "reference_free":
+        said = f"the dev slice's reward without a reference changes by {_interval(gain)}, that with one by {_interval(held)}"
     if fell(dev):
         return False, f"{said}, a fall beyond noise"
     if gain["mean"] >= 0:
@@ -33,6 +39,10 @@ def verdict(dev: Mapping[str, Any], use: Mode) -> tuple[bool, str]:
     if use == "automatic":
         return False, f"{said}, a fall within noise, and what learned from this reward alone has to be level at least"
     return True, f"{said}, a fall within noise, which does not outweigh people's votes"
+
+
+def _interval(gain: Mapping[str, float]) -> str:
+    return f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
 
 
 def fell(dev: Mapping[str, Any]) -> bool:
@@ -168,8 +178,7 @@ def step_text(step: Mapping[str, Any]) -> str:
     if dev := step.get("dev"):
         for name in dev["gain"]:
             old, new, gain = (dev[part][name] for part in ("before", "after", "gain"))
-            change = f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
-            lines.append(f"  dev {name}: {old['mean']:.3f} -> {new['mean']:.3f}, {change}")
+            lines.append(f"  dev {name}: {old['mean']:.3f} -> {new['mean']:.3f}, {_interval(gain)}")
     if minutes := step.get("minutes"):
         lines.append("  minutes: " + ", ".join(f"{name} {n:.1f}" for name, n in minutes.items()))
     return "\n".join([*lines, f"  {step['version'] or step['role']}: {step['why']}"])

@@ -156,6 +156,11 @@ def test_what_is_published_and_the_reason_in_words():
         assert said(0.02, 0.01, 0.03, use) == (True, "a rise beyond noise")
         assert said(0.0, -0.01, 0.01, use) == (True, "no fall, and no rise beyond noise")
         assert said(-0.02, -0.03, -0.01, use) == (False, "a fall beyond noise")
+    free = {"reference_free": {"mean": 0.03, "low": 0.01, "high": 0.05}}
+    lets, why = verdict({"gain": {"total": {"mean": -0.02, "low": -0.03, "high": -0.01}} | free}, "automatic", "reference_free")
+    assert not lets and "without a reference changes by +0.0300 [+0.0100, +0.0500], that with one by -0.0200" in why
+    lets, why = verdict({"gain": {"total": {"mean": -0.01, "low": -0.03, "high": 0.01}} | free}, "automatic", "reference_free")
+    assert lets and why.endswith("a rise beyond noise")
     lets, why = said(-0.01, -0.03, 0.02, "automatic")
     assert not lets and "a fall within noise, and what learned from this reward alone has to be level" in why
     for use in ("human", "both"):
