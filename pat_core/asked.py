@@ -7,13 +7,13 @@ ranked by BM25 as in their own code. The control reads the style side of another
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pat_core.benchmark import Case, Task
+from pat_core.bm25 import BM25
 from pat_core.cues import cue_phrases, tone
 from pat_core.pipeline import Evidence, Workbench
 from pat_core.progress import Progress
@@ -23,7 +23,7 @@ from pat_core.stylometry import words_of
 from pat_core.types import Preference, Query, Review
 
 SHOWN_CHARACTERS = 300  # of the person's own text as a question to the topic search
-K1, B = 1.5, 0.75  # of BM25, as in the rivals' own code
+K1 = 1.5  # of BM25, as in the rivals' own code
 
 
 @dataclass(frozen=True)
@@ -139,22 +139,7 @@ def _search_words(case: Case) -> list[str]:
 
 def _by_bm25(asked: Sequence[str], reviews: Sequence[Review]) -> list[Review]:
     """``reviews`` by BM25 of their title and text, best first, in their order where equal."""
-    scores = bm25_scores(asked, [words_of(f"{r.title} {r.text}") for r in reviews])
+    if not reviews:
+        return []
+    scores = BM25([words_of(f"{r.title} {r.text}") for r in reviews], K1).scores(asked)
     return [reviews[i] for i in np.argsort(-scores, kind="stable")]
-
-
-def bm25_scores(asked: Sequence[str], documents: Sequence[Sequence[str]]) -> np.ndarray:
-    """(n,) BM25 of each document for the words asked (Robertson and Zaragoza 2009), idf as in Lucene, which is never negative.
-
-    Direct, since every case has documents of its own, and few.
-    """
-    counts = [Counter(document) for document in documents]
-    lengths = np.array([len(document) for document in documents], dtype=np.float64)
-    scores = np.zeros(len(documents))
-    for word in asked:
-        times = np.array([count[word] for count in counts], dtype=np.float64)
-        using = int((times > 0).sum())
-        if using:
-            idf = np.log(1 + (len(documents) - using + 0.5) / (using + 0.5))
-            scores += idf * times / (times + K1 * (1 - B + B * lengths / lengths.mean()))
-    return scores

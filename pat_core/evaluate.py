@@ -51,6 +51,7 @@ CODE = (  # the modules that decide what is written: a run is not continued by a
     "agents.py",
     "asked.py",
     "benchmark.py",
+    "bm25.py",
     "cues.py",
     "desk.py",
     "graph.py",

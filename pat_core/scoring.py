@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -266,36 +265,6 @@ def results_to_json(results: Results) -> dict[str, Any]:
     facts = value.pop("facts")
     facts["seconds"] = round(facts["seconds"], 1)
     return json.loads(json.dumps({"version": VERSION, **facts, **value}, allow_nan=False))
-
-
-def results_from_json(value: Mapping[str, Any]) -> Results:
-    """``results_to_json`` undone; ValueError for another version or form."""
-    if not isinstance(value, Mapping) or value.get("version") != VERSION:
-        shown = value.get("version") if isinstance(value, Mapping) else type(value).__name__
-        raise ValueError(f"these are no results of version {VERSION} (found {shown!r}); make them anew with python -m pat_core.evaluate")
-    try:
-        systems = {
-            name: SystemResult(**{**s, "groups": {g: _each(Estimate, metrics) for g, metrics in s["groups"].items()}})
-            for name, s in value["systems"].items()
-        }
-        differences = {part: {name: _each(Difference, metrics) for name, metrics in value[part].items()} for part in ("paired", "gain")}
-        facts = RunFacts(**{f.name: value[f.name] for f in fields(RunFacts)} | {"notes": tuple(value["notes"])})
-        plain = {name: value[name] for name in ("meteor", "n_users", "tokens_per_second", "judge")}
-        return Results(facts, systems=systems, examples=tuple(Example(**e) for e in value["examples"]), **differences, **plain)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"these results lack something or hold something unknown ({error}); make them anew") from error
-
-
-def _each(noun: type, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: noun(**value) for name, value in metrics.items()}
-
-
-def read_results(path: Path) -> Results:
-    """The results in a JSON file. ValueError where it holds none."""
-    try:
-        return results_from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as results: {error}") from error
 
 
 # Results -> the terminal

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pat_core.bm25 import BM25
 from pat_core.cleaning import same_words
 from pat_core.corpus import Corpus
 from pat_core.embed import Embedder, encode_cached
@@ -23,6 +24,7 @@ from pat_core.progress import Progress
 from pat_core.types import Neighbor, Query, Review
 
 N_LEVELS = 4
+K1 = 1.2  # of BM25: Robertson's value, for short texts
 RRF = 60  # reciprocal rank fusion, 1 / (RRF + rank): Cormack, Clarke and Buettcher, SIGIR 2009
 ALIGNMENT_WEIGHT = 0.5  # of the alignment ranking, against 1 for BM25 and 1 for meaning: who agrees matters less than what is said
 NEAR_TOPICS = 10  # topics of level 2
@@ -65,7 +67,7 @@ class TopicSearch:
         topics = zip(self._rows_of_topic.values(), unit_rows(names), strict=True)
         topic_vectors = [self._topic_vector(rows, name) for rows, name in topics]
         self._topic_index = VectorIndex(np.stack(topic_vectors), cache_dir, progress)
-        self._bm25, self._n_using = _bm25([_tokens(review_text(review)) for review in self.reviews])
+        self._bm25 = BM25([_tokens(review_text(review)) for review in self.reviews], K1)
         self._by_label = {same_words(corpus.topics[topic_id]): topic_id for topic_id in reversed(self._topic_ids)}
 
     def neighbors(self, query: Query, k: int = 4) -> tuple[Neighbor, ...]:
@@ -121,14 +123,12 @@ class TopicSearch:
         tokens = _tokens(text)
         allowed = self._allowed(query)
         rows = [row for row in self._rows_of_topic.get(query.topic_id, ()) if allowed[row]]
-        known = [token for token in tokens if token in self._n_using]
-        bm25 = self._bm25.get_scores(known) if known else np.zeros(len(self.reviews), np.float32)
         return _Question(
             query=query,
             words=frozenset(tokens),
             topic_vector=self._topic_vector(rows, label),
             vector=vector,
-            bm25=bm25,
+            bm25=self._bm25.scores(tokens),
             cosine=self._index.vectors @ vector,
             allowed=allowed,
             agreement=self._agreement(query, allowed),
@@ -239,7 +239,7 @@ class TopicSearch:
         for word in content_words(review_text(review)):
             if stem(word) in question.words:
                 spelled.setdefault(stem(word), word)
-        return [spelled[s] for s in sorted(spelled, key=lambda s: (self._n_using[s], s))[:3]]
+        return [spelled[s] for s in sorted(spelled, key=lambda s: (self._bm25.n_using[s], s))[:3]]
 
 
 def review_text(review: Review) -> str:
@@ -249,16 +249,6 @@ def review_text(review: Review) -> str:
 
 def _tokens(text: str) -> list[str]:
     return [stem(word) for word in content_words(text)]
-
-
-def _bm25(tokens: list[list[str]]):
-    """The BM25 scorer of the reviews and the number of reviews that use each token."""
-    import bm25s
-
-    using = Counter(token for review in tokens for token in set(review))
-    scorer = bm25s.BM25(k1=1.2, b=0.75)  # Robertson's values, for short texts
-    scorer.index(tokens if using else [["\x00"]] * len(tokens), show_progress=False)
-    return scorer, using
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:

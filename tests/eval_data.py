@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from doubles import HashEmbedder, ScriptedLLM
@@ -15,9 +18,12 @@ from pat_core.asked import Asked, gather
 from pat_core.benchmark import Case, LeakGuard, without_targets
 from pat_core.corpus import Corpus
 from pat_core.desk import Desk
+from pat_core.estimates import Difference, Estimate
 from pat_core.graph import open_style_graph
 from pat_core.llm.types import Request
 from pat_core.pipeline import Workbench
+from pat_core.predictions import RunFacts
+from pat_core.scoring import Example, Results, SystemResult
 from pat_core.stylometry import words_of
 from pat_core.topics import TopicSearch
 from pat_core.types import Review
@@ -86,3 +92,24 @@ def opened(cases: list[Case], cache: Path, llm: ScriptedLLM, k: int = 4) -> tupl
     rest = without_targets(corpus(), cases)
     bench = Workbench(rest, open_style_graph(rest, cache), TopicSearch(rest, HashEmbedder(), cache), llm)
     return bench, gather(bench, cases, k, 0, cases), Desk(llm, LeakGuard(cases, rest), drafts=3)
+
+
+def results_from_json(value: dict[str, Any]) -> Results:
+    """``results_to_json`` undone: what an evaluation wrote, as it was before."""
+
+    def each(noun: type, metrics: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        return {name: noun(**fields_of) for name, fields_of in metrics.items()}
+
+    systems = {
+        name: SystemResult(**{**s, "groups": {g: each(Estimate, metrics) for g, metrics in s["groups"].items()}})
+        for name, s in value["systems"].items()
+    }
+    differences = {part: {name: each(Difference, metrics) for name, metrics in value[part].items()} for part in ("paired", "gain")}
+    facts = RunFacts(**{f.name: value[f.name] for f in fields(RunFacts)} | {"notes": tuple(value["notes"])})
+    plain = {name: value[name] for name in ("meteor", "n_users", "tokens_per_second", "judge")}
+    return Results(facts, systems=systems, examples=tuple(Example(**e) for e in value["examples"]), **differences, **plain)
+
+
+def read_results(path: Path) -> Results:
+    """What the evaluation wrote to ``path``."""
+    return results_from_json(json.loads(path.read_text(encoding="utf-8")))

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 from doubles import HashEmbedder
-from eval_data import corpus, scripted, small_nets
+from eval_data import corpus, read_results, scripted, small_nets
 from test_server_engine import KEY, serving
 
 from pat_core.benchmark import VISITORS
 from pat_core.desk import Answer
 from pat_core.evaluate import Wanted, evaluate, main, settings_of
 from pat_core.predictions import PredictionsFile, RunFacts, read_predictions, read_run
-from pat_core.scoring import read_results, results_to_json
+from pat_core.scoring import results_to_json
 from pat_core.systems import systems_for
 
 FEW = ("none", "random", "lamp", "pat", "pat-wrong-user", "reference")

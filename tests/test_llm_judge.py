@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from doubles import openai_url
+from eval_data import read_results
 
 from pat_core import evaluate, llm_judge
 from pat_core.config import load_config
 from pat_core.llm.types import LLMError
 from pat_core.llm_judge import at_equal_length, both_orders, judge_predictions, main, outcome, pairs_of, read_rows, settings_of, share
 from pat_core.predictions import Prediction, RunFacts
-from pat_core.scoring import read_results
 from pat_core.verdicts import Judge, JudgeSettings, Verdict, read_verdict, read_verdicts, written_answer
 
 KEY = "secret-key-of-this-test"

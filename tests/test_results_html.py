@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from doubles_ui import HOSTILE
+from eval_data import results_from_json
 from results_data import SYSTEMS, difference, estimate, results
 
 from pat_core.palette import DARK, LIGHT, painted
@@ -16,7 +17,7 @@ from pat_core.result_pictures import _names, _ticks, draw
 from pat_core.result_words import Dot, Finding, findings, gap, headline, plain, standing
 from pat_core.results_file import find_reports, keep, load, read_results
 from pat_core.results_html import page, write_html
-from pat_core.scoring import results_from_json, results_to_json
+from pat_core.scoring import results_to_json
 
 
 def finding(key: str, **changes) -> Finding:

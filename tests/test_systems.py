@@ -1,16 +1,11 @@
 """The systems: what each may read and write, with one model, one budget and no work done twice."""
 
-import math
 from collections import Counter
 from dataclasses import replace
 
-import bm25s
 import pytest
 from eval_data import ADAPTERS, corpus, opened, scripted, small_nets
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pat_core.asked import bm25_scores
 from pat_core.benchmark import LeakError, benchmark_cases, visitor_cases
 from pat_core.desk import Desk, Job, Untrained
 from pat_core.metrics import n_words
@@ -44,23 +39,6 @@ def written_by(llm, name: str, desk: Desk, asked) -> tuple[list, list]:
     llm.requests.clear()
     answers = SYSTEMS[name].answer(desk, asked)
     return answers, list(llm.requests)
-
-
-WORDS_OF_FEW = st.lists(st.sampled_from("abcdef"), max_size=8)
-
-
-@given(st.lists(WORDS_OF_FEW, min_size=1, max_size=6).filter(any), st.lists(st.sampled_from("abcdeg"), max_size=5))
-def test_bm25_is_that_of_a_library_and_of_the_formula(documents, asked):
-    scores = bm25_scores(asked, documents)
-    library = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
-    library.index(documents, show_progress=False)
-    known = [word for word in asked if any(word in d for d in documents)]
-    assert scores == pytest.approx(library.get_scores(known) if known else [0] * len(documents), abs=1e-5)
-
-
-def test_bm25_by_hand():
-    """2 and 4 words, mean 3; "a" is in one document: idf = ln(1 + 1.5 / 1.5), once in 2 words: 1 / (1 + 1.5 (.25 + .75 * 2/3))."""
-    assert bm25_scores(["a", "z"], [["a", "b"], ["b", "c", "d", "e"]]) == pytest.approx([math.log(2) / (1 + 1.5 * 0.75), 0])
 
 
 def test_rivals_read_their_best_reviews_by_bm25(world):
