@@ -75,13 +75,15 @@ def held_out_cases(corpus: Corpus, limit: int | None = None, seed: int = 0) -> l
 def benchmark_cases(
     corpus: Corpus, task: Task = "long", part: str = "all", history: str = "all", limit: int | None = None, seed: int = 0
 ) -> list[Case]:
-    """At most ``limit`` cases for ``task``, users in random order, of one part of the people and one history size ('all' for any).
+    """At most ``limit`` cases for ``task``, users in random order, of a part of the people and a history size ('all' for any).
 
-    Users whose answers would leave each other alone on a topic come last. ValueError where there is none.
+    ``part`` may name two with a plus between them; ``history`` "1+" is "1" and "2+". Users whose answers would leave each other alone
+    on a topic come last. ValueError where there is none.
     """
+    groups = {"all": GROUPS, "1+": GROUPS[1:]}.get(history, (history,))
     targets = []
     for user_id in corpus.by_user:
-        wanted = part in ("all", part_of(user_id)) and history in ("all", history_group(corpus, user_id))
+        wanted = (part == "all" or part_of(user_id) in part.split("+")) and history_group(corpus, user_id) in groups
         target = benchmark_target(corpus, user_id) if wanted else None
         if target is not None and _can_be_asked(target, task) and has_company(corpus, target):
             targets.append(target)

@@ -226,8 +226,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("file", type=Path, nargs="?", help="a corpus or benchmark file")
     parser.add_argument("--task", default="long", help=f"what is to be written: {', '.join(TASKS)} (default long)")
     parser.add_argument("--systems", nargs="+", metavar="SYSTEM", help=f"all that apply by default: {', '.join(SYSTEMS)}")
-    parser.add_argument("--history", default="all", help="people with so many other reviews: 0, 1, 2+ or all")
-    parser.add_argument("--part", default="all", help=f"which people: {', '.join(PARTS)} or all")
+    parser.add_argument("--history", default="all", help="people with so many other reviews: 0, 1, 2+, 1+ or all")
+    parser.add_argument("--part", default="all", help=f"which people: {', '.join(PARTS)}, two with a plus between them, or all")
     parser.add_argument("--limit", type=int, help="people at most, all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drafts", type=int, default=DEFAULT_DRAFTS, help="texts to choose from, of every system with a model")
@@ -248,7 +248,7 @@ def _check(arguments: argparse.Namespace) -> None:
     """ValueError with a sentence for what argparse does not check."""
     if sum(bool(given) for given in (arguments.file, arguments.score, arguments.retrieval)) != 1:
         raise ValueError("give one file to evaluate, or --score PREDICTIONS.jsonl, or --retrieval FILE")
-    accepted = {"task": TASKS, "part": (*PARTS, "all"), "history": (*GROUPS, "all")}
+    accepted = {"task": TASKS, "part": (*PARTS, *map("+".join, itertools.combinations(PARTS, 2)), "all"), "history": (*GROUPS, "1+", "all")}
     for name, values in accepted.items():
         if getattr(arguments, name) not in values:
             raise ValueError(f"--{name} {getattr(arguments, name)} is not known; choose from {', '.join(values)}")
@@ -341,7 +341,8 @@ def notes_of(wanted: Wanted, llm: LLM) -> tuple[str, ...]:
         f"Trained for PaT: {trained}." if trained else "No adapter was loaded, so PaT is untrained here.",
     ]
     if wanted.part != "untouched" and trained:
-        notes.append("Adapters or settings may have been made with some of these people; --part untouched leaves those out.")
+        chosen = "Adapters or settings" if "training" in wanted.part or wanted.part == "all" else "Settings"
+        notes.append(f"{chosen} may have been made with some of these people; --part untouched leaves those out.")
     if wanted.task != "long":
         notes.append("The generator's adapter writes reviews: here the base model answers from the trained agents' notes.")
     return tuple(notes)

@@ -43,6 +43,7 @@ PARTS = {
     "untouched": "none of whom was used to train or to choose anything",
     "choosing": "who were used to choose settings: not a final figure",
     "training": "who were used in training: not a final figure",
+    "choosing+untouched": "some of whom were used to choose settings, none in training",
     "all": "some of whom were used in training: not a final figure",
 }
 ADDED = {

@@ -36,6 +36,8 @@ def test_everybody_is_asked_about_their_first_review_with_the_others_as_history(
 def test_parts_history_and_limit_narrow_who_is_asked():
     for part in ("training", "choosing", "untouched"):
         assert {part_of(c.target.user_id) for c in benchmark_cases(corpus(), part=part)} == {part}
+    assert {part_of(c.target.user_id) for c in benchmark_cases(corpus(), part="choosing+untouched")} == {"choosing", "untouched"}
+    assert {c.group for c in benchmark_cases(corpus(), history="1+")} == {"1", "2+"}
     assert {c.group for c in benchmark_cases(corpus(), history="2+")} == {"2+"}
     five, ten = (benchmark_cases(corpus(), limit=n, seed=3) for n in (5, 10))
     assert [c.case_id for c in ten[:5]] == [c.case_id for c in five] and ten[:5] == five

@@ -192,7 +192,7 @@ def jsonl(path: Path, reviews) -> Path:
     [
         ([], "give one file to evaluate"),
         (["few.jsonl", "--task", "poem"], "--task poem is not known; choose from long, short, rating"),
-        (["few.jsonl", "--part", "test"], "--part test is not known; choose from training, choosing, untouched, all"),
+        (["few.jsonl", "--part", "test"], "--part test is not known; choose from training, choosing, untouched, training+choosing"),
         (["few.jsonl", "--history", "3"], "--history 3 is not known"),
         (["few.jsonl", "--systems", "lama"], "no system is called 'lama'"),
         (["few.jsonl", "--systems", "title", "--task", "short"], "the system title does not apply to the task short"),
