@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = [
-    "pat_core.types", "pat_core.config", "pat_core.progress", "pat_core.cache", "pat_core.readers", "pat_core.cleaning", "pat_core.labels",
+    "pat_core.types", "pat_core.config", "pat_core.progress", "pat_core.cache", "pat_core.bm25", "pat_core.readers", "pat_core.cleaning", "pat_core.labels",
     "pat_core.corpus", "pat_core.stylometry", "pat_core.cues", "pat_core.embed", "pat_core.index", "pat_core.style_net", "pat_core.graph", "pat_core.topics",
     "pat_core.points", "pat_core.prompts", "pat_core.weights", "pat_core.lora", "pat_core.adapters", "pat_core.llm.types", "pat_core.llm.prompting",
     "pat_core.llm.openvino_worker", "pat_core.llm.openvino_engine", "pat_core.llm.transformers_engine", "pat_core.llm.server_engine", "pat_core.llm", "pat_core.query",

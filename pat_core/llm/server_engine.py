@@ -223,14 +223,8 @@ class _Background:
     def __init__(self, coroutine: Any) -> None:
         self._loop = asyncio.new_event_loop()
         self._task = self._loop.create_task(coroutine)
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(asyncio.wait([self._task]),), daemon=True)
         self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(asyncio.wait([self._task]))
-        finally:
-            self._loop.close()
 
     def check(self) -> None:
         """Raise what the coroutine raised, if it did."""
@@ -239,9 +233,10 @@ class _Background:
 
     def stop(self) -> None:
         """Cancel what still runs, which closes its connections, and wait for that."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._task.cancel)
-            self._thread.join(timeout=10)
+        self._loop.call_soon_threadsafe(self._task.cancel)  # nothing where it has ended; the loop is closed here alone, so it is open
+        self._thread.join(timeout=10)
+        if not self._thread.is_alive():
+            self._loop.close()
 
 
 async def _server_sent(response: httpx.Response) -> AsyncIterator[str]:
