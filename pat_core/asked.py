@@ -15,7 +15,7 @@ import numpy as np
 from pat_core.benchmark import Case, Task
 from pat_core.bm25 import BM25
 from pat_core.cues import cue_phrases, tone
-from pat_core.pipeline import Evidence, Workbench
+from pat_core.pipeline import MAX_WORDS, Evidence, Workbench
 from pat_core.progress import Progress
 from pat_core.prompts import StyleFacts
 from pat_core.rounds_rollouts import OPTIONS, Question
@@ -77,11 +77,11 @@ def gather(
 def _evidence(bench: Workbench, case: Case, k: int) -> Evidence:
     query = case.query
     if case.task == "long":
-        return bench.gather(query, replace(OPTIONS, k_topic=k))
+        return bench.gather(query, replace(OPTIONS, k_topic=k, max_words=MAX_WORDS))
     writes_so = replace(query, preferences=(Preference("sample", case.shown),)) if case.task == "short" else query
     style = bench.style_graph.neighbors(writes_so, OPTIONS.k_style)
     topic = bench.topic_search.neighbors(replace(query, title=f"{query.title} {case.shown[:SHOWN_CHARACTERS]}".strip()), k)
-    return _for_task(bench, case.task, query, bench.evidence(query, style, topic))
+    return _for_task(bench, case.task, query, bench.evidence(query, style, topic, MAX_WORDS))
 
 
 def _for_task(bench: Workbench, task: Task, query: Query, evidence: Evidence) -> Evidence:
@@ -112,7 +112,7 @@ def _stranger(bench: Workbench, asked: Asked, others: Sequence[Case], known: dic
     theirs = known[other.case_id]
     query = replace(mine.query, history=theirs.query.history, preferences=theirs.query.preferences)
     style = tuple(n for n in theirs.evidence.style_neighbors if n.review.user_id != case.target.user_id)
-    evidence = bench.evidence(query, style, mine.evidence.topic_neighbors)
+    evidence = bench.evidence(query, style, mine.evidence.topic_neighbors, MAX_WORDS)
     evidence = replace(evidence, context=replace(evidence.context, target_phi=theirs.evidence.context.target_phi))
     return Question(query, mine.reference, _for_task(bench, case.task, query, evidence))
 

@@ -63,7 +63,7 @@ SNAPSHOT_SECONDS = 0.07  # a screen cannot use more than about 14 pictures a sec
 COPY_WORDS = 60
 QUOTE_TOKENS = {"style": 22, "topic": 32, "lamp": 90, "pgraphrag": 60}
 MAX_VARIANTS = 16
-MIN_WORDS, MAX_WORDS = 12, 90  # of a text asked for; longer ones would not fit the ten seconds a visitor waits
+MIN_WORDS, MAX_WORDS = 12, 90  # of a text asked for
 COLD_LENGTH = 1.3
 MIN_TOKENS = 0.9  # for each word asked for: about seven tenths of the length
 # With the temperature of the run. On 64 people of Amazon's choosing part, mean of ROUGE-1, ROUGE-L and METEOR of one text: .124 at
@@ -144,9 +144,9 @@ class Workbench:
     def gather(self, query: Query, options: RunOptions) -> Evidence:
         """Both retrievals and everything measured from them; no model runs."""
         style = self.style_graph.neighbors(query, options.k_style)
-        return self.evidence(query, style, self.topic_search.neighbors(query, options.k_topic))
+        return self.evidence(query, style, self.topic_search.neighbors(query, options.k_topic), options.max_words)
 
-    def evidence(self, query: Query, style: tuple[Neighbor, ...], topic: tuple[Neighbor, ...]) -> Evidence:
+    def evidence(self, query: Query, style: tuple[Neighbor, ...], topic: tuple[Neighbor, ...], max_words: int) -> Evidence:
         """What given neighbors tell: the agents' facts and the reward context."""
         same_topic = [
             r for r in self.corpus.by_topic.get(query.topic_id, ()) if r.review_id not in query.held_out and r.user_id != query.user_id
@@ -169,17 +169,16 @@ class Workbench:
         context = RewardContext(
             phi=self.style_graph.phi,
             target_phi=self.style_graph.predict_phi(query),
-            target_words=self._length(query, wanted, [n.review.text for n in style]),
+            target_words=self._length(query, wanted, [n.review.text for n in style], max_words),
             topic_texts=tuple(n.review.text for n in topic),
             retrieved_texts=tuple({n.review.review_id: n.review.text for n in (*style, *topic)}.values()),
             title=query.title,
         )
         return Evidence(style, topic, facts, context)
 
-
-    def _length(self, query: Query, wanted: Sequence[str], similar: Sequence[str]) -> float:
+    def _length(self, query: Query, wanted: Sequence[str], similar: Sequence[str], max_words: int) -> float:
         """Words to ask for: what a statement or the person's own texts say. Where neither does, between the similar people's mean and
-        everybody's, and ``COLD_LENGTH`` times as long.
+        everybody's, and ``COLD_LENGTH`` times as long, at most ``max_words``.
 
         A length guessed too short costs more of the words of a text than one too long: neighbors' reviews cut to this length share more
         words with what people wrote (mean of ROUGE-1, ROUGE-L and METEOR .159 on Amazon, .190 on Hotel, 300 people of the training part
@@ -188,7 +187,7 @@ class Workbench:
         if query.samples or any(phrase in wanted for s in query.statements for phrase in claims_asked(s) if phrase.startswith("about ")):
             words = words_asked(wanted[0])
         else:
-            words = COLD_LENGTH * (statistics.fmean(map(n_words, similar)) + self.mean_words) / 2
+            words = min(COLD_LENGTH * (statistics.fmean(map(n_words, similar)) + self.mean_words) / 2, max_words)
         return min(max(words, MIN_WORDS), MAX_WORDS)
 
 
@@ -216,7 +215,7 @@ class _Run:
         yield from self._write_and_finish()
 
     def fuse(self, trace: Trace, style_summary: str, topic_summary: str) -> Iterator[Snapshot]:
-        self.evidence = self.bench.evidence(self.query, trace.style_neighbors, trace.topic_neighbors)
+        self.evidence = self.bench.evidence(self.query, trace.style_neighbors, trace.topic_neighbors, self.options.max_words)
         last = trace.rounds[-1]
         edited = Round(len(trace.rounds), _edited(last.style, style_summary), _edited(last.topic, topic_summary))
         self.rounds = [*trace.rounds, edited]
@@ -225,7 +224,7 @@ class _Run:
         yield from self._write_and_finish(trace.alternatives)
 
     def vary(self, trace: Trace, role: Role, k: int) -> tuple[Trace, ...]:
-        self.evidence = self.bench.evidence(self.query, trace.style_neighbors, trace.topic_neighbors)
+        self.evidence = self.bench.evidence(self.query, trace.style_neighbors, trace.topic_neighbors, self.options.max_words)
         self.rounds = list(trace.rounds)
         lasts = [self.rounds[-1]] * k if role == "generator" else self._sampled_rounds(role, k)
         requests = []

@@ -80,7 +80,8 @@ RUN_RANGES: dict[str, tuple[float, float]] = {"rounds": (1, 4), "k_style": (1, 1
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How a run goes: rounds at most, neighbors of each kind, drafts, the sampling temperature of the texts (agents decode greedily), and
-    which alternatives are written beside them. ValueError for a value out of ``RUN_RANGES``."""
+    which alternatives are written beside them. A length that nobody stated is guessed at ``max_words`` at most, since a visitor waits.
+    ValueError for a value out of ``RUN_RANGES``."""
 
     rounds: int = 2
     k_style: int = 8
@@ -88,6 +89,7 @@ class RunOptions:
     n_drafts: int = 4
     temperature: float = 0.4
     alternatives: tuple[str, ...] = ALTERNATIVES
+    max_words: int = 50
 
     def __post_init__(self) -> None:
         for name, (low, high) in RUN_RANGES.items():
