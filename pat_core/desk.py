@@ -19,6 +19,8 @@ from pat_core.llm.types import LLM, Event, Request
 from pat_core.rounds_rollouts import Question, Writer, text_request
 from pat_core.types import AGENTS, Completion, Prompt, Role, Round
 
+MIN_TOKENS = 0.9  # for each word asked for: about seven tenths of the length
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -148,8 +150,13 @@ def take_notes(desk: Desk, system: str, asked: Sequence[Asked], questions: Seque
     return [Notes(r[-1].style.text, r[-1].topic.text, tuple(c)) for r, c in zip(rounds, cost, strict=True)]
 
 
+def full_length(request: Request, question: Question) -> Request:
+    """The request of a text that may not end much before the length asked for, whoever writes it: recall is half of what is measured."""
+    return replace(request, min_new_tokens=int(question.evidence.context.target_words * MIN_TOKENS))
+
+
 def _text(llm: LLM, question: Question, notes: Round) -> Request:
-    return text_request(llm, question, notes.style.text, notes.topic.text, "draft", 0)
+    return full_length(text_request(llm, question, notes.style.text, notes.topic.text, "draft", 0), question)
 
 
 def _texts_of(previous: Round | None) -> tuple[str, ...]:

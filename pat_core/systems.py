@@ -15,7 +15,7 @@ import numpy as np
 
 from pat_core.asked import Asked
 from pat_core.benchmark import VISITORS, Case, Task
-from pat_core.desk import Answer, Desk, Pick, Untrained, take_notes, write_drafts
+from pat_core.desk import Answer, Desk, Pick, Untrained, full_length, take_notes, write_drafts
 from pat_core.llm.types import LLM, Request
 from pat_core.pipeline import QUOTE_TOKENS, TEXT_SAMPLING, copied_text
 from pat_core.prompts import (
@@ -133,7 +133,7 @@ def _rival_request(llm: LLM, asked: Asked, own: Sequence[Review], others: Sequen
         messages = pgraphrag_messages(case.query, theirs)
     else:
         messages = lamp_messages(case.query, mine) if mine else generator_messages(case.query)
-    budget = text_request(llm, asked.question, "", "", "", 0)
+    budget = full_length(text_request(llm, asked.question, "", "", "", 0), asked.question)
     return replace(budget, prompt=llm.prompt(messages), role="base")
 
 
@@ -193,7 +193,7 @@ def _pat(
 def _pat_request(llm: LLM, asked: Asked, question: Question, style: str, topic: str) -> Request:
     """The request of the text; a title or a rating is asked of the base model, since the generator's adapter writes reviews."""
     if asked.case.task == "long":
-        return text_request(llm, question, style, topic, "", 0)
+        return full_length(text_request(llm, question, style, topic, "", 0), question)
     return _short_request(llm, asked, note_sections(style, topic))
 
 
