@@ -7,7 +7,7 @@ import pytest
 from eval_data import ADAPTERS, corpus, opened, scripted, small_nets
 
 from pat_core.benchmark import LeakError, benchmark_cases, visitor_cases
-from pat_core.desk import Desk, Job, Untrained
+from pat_core.desk import Desk, Job, Untrained, full_length
 from pat_core.metrics import n_words
 from pat_core.prompts import lamp_messages
 from pat_core.rewards import choose, most_typical
@@ -77,8 +77,9 @@ def test_every_language_system_has_the_same_budget(world):
         llm.requests.clear()
         assert all(len(a.drafts) == 3 and a.text in a.drafts for a in answers)
     wanted = Counter(budgets["pat"])
-    assert wanted == Counter((f.max_new_tokens, f.min_new_tokens, f.sampling, f.seed, f.stop)
-                             for a in asked for j in range(3) for f in [text_request(llm, a.question, "", "", "", j)])  # fmt: skip
+    firsts = [full_length(text_request(llm, a.question, "", "", "", j), a.question) for a in asked for j in range(3)]
+    assert wanted == Counter((f.max_new_tokens, f.min_new_tokens, f.sampling, f.seed, f.stop) for f in firsts)
+    assert {r[1] for r in budgets["none"]} == {int(0.9 * a.question.evidence.context.target_words) for a in asked}
     assert all(set(budgets[name]) == set(wanted) for name in budgets)
 
 
