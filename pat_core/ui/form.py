@@ -36,6 +36,7 @@ _COMMON_ENGLISH = frozenset(
 )
 
 Kind = Literal["sample", "statement"]
+KNOBS = tuple(f.name for f in fields(RunOptions) if f.name != "max_words")  # what a visitor may set of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,9 @@ def form_values(form: Form) -> dict[str, object]:
     for i in range(1, MAX_PREFERENCES + 1):
         entry = form.entries[i - 1] if i <= len(form.entries) else Entry("")
         values |= {f"text_{i}": entry.text, f"kind_{i}": entry.kind or None, f"rating_{i}": _shown(entry.rating)}
-    for knob in fields(RunOptions):
-        value = getattr(form.knobs, knob.name)
-        values[knob.name] = list(value) if isinstance(value, tuple) else value
+    for knob in KNOBS:
+        value = getattr(form.knobs, knob)
+        values[knob] = list(value) if isinstance(value, tuple) else value
     return values
 
 
@@ -137,7 +138,7 @@ def link_token(form: Form) -> str:
         content["s"] = form.seed
     if form.entries:
         content["p"] = [[e.kind, e.text, e.rating or 0] for e in form.entries]
-    knobs = {f.name: getattr(form.knobs, f.name) for f in fields(RunOptions) if getattr(form.knobs, f.name) != getattr(default, f.name)}
+    knobs = {name: getattr(form.knobs, name) for name in KNOBS if getattr(form.knobs, name) != getattr(default, name)}
     if knobs:
         content["k"] = knobs
     packed = zlib.compress(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), 9)
@@ -264,7 +265,7 @@ def _values_of_link(content: object) -> dict[str, object]:
     }
     for i, (kind, text, rating) in enumerate(content.get("p", [])[:MAX_PREFERENCES], 1):
         values |= {f"text_{i}": text, f"kind_{i}": kind, f"rating_{i}": rating or None}
-    return values | {name: content["k"][name] for name in (f.name for f in fields(RunOptions)) if name in content.get("k", {})}
+    return values | {name: content["k"][name] for name in KNOBS if name in content.get("k", {})}
 
 
 def _shown(rating: int | None) -> str:
