@@ -1,7 +1,6 @@
 """A place to run the learning command in: a tiny GGUF, a corpus file, a campaign of votes, and a PAT_HOME in which all caches are made.
 
-Every test copies the home, so that a run takes seconds. The person whose reviews the corpus holds writes of kind staff; so votes for texts
-that say so teach what the dev slice rewards too.
+Every test copies the home, so that a run takes seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from annotate.store import Store, open_store
 from annotate.types import Annotator, Candidate, Item, Pair, pair_of
 from pat_core.types import Role
 
-FEW = ("--prompts", "4", "--candidates", "3", "--dev", "4", "--learning-rate", "4e-3", "--epochs", "2", "--roles", "generator")
+# So gentle a learning rate moves the weights and changes no word: what is learned cannot fall on the dev slice, on no machine's arithmetic
+FEW = ("--prompts", "4", "--candidates", "3", "--dev", "4", "--learning-rate", "1e-6", "--epochs", "2", "--roles", "generator")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ from pat_core.types import ADAPTER_ROLES
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs fork and limits of a process")
 HUMAN = ("--use", "human")
-GENTLY = (*HUMAN, "--learning-rate", "1e-6")  # a second round, which changes no word and so does not fall on any machine
 NO_MEMORY = "error: the memory did not suffice, so the run was stopped"
 FULL = "error: the disk is full, so the run was stopped"
 
@@ -183,7 +182,7 @@ def test_a_spammer_with_10_000_votes_does_not_outweigh_three_people(ready, tmp_p
         given = [(Assignment(f.pair.pair_id, spammer.annotator_id, f.pair.lo_id, "key", 1.0, at, at), f) for f in spam]
         store.import_votes([a for a, _ in given], [_against(a, f) for a, f in given])
     home = ready.home(tmp_path / "home")
-    [step] = report_of(home, "--db", path, *HUMAN, "--epochs", "1")["steps"]
+    [step] = report_of(home, "--db", path, *HUMAN, "--learning-rate", "4e-3")["steps"]
     mix, trained = step["mix"], step["training"]
     assert mix["pairs"] == n + 180 and mix["cap"] == 100
     assert mix["judges"] == [{"n": n, "counts": 100}, *[{"n": 60, "counts": 60}] * 3]
@@ -328,13 +327,13 @@ def test_a_model_that_gives_nothing_to_compare_teaches_nothing(ready, tmp_path, 
 def test_another_base_model_neither_starts_from_an_adapter_nor_goes_on_with_a_run(lived_in, votes, tmp_path):
     home = copy_of(lived_in, tmp_path / "home")
     [version] = home.versions
-    pid = home.start("--db", votes, *GENTLY)
+    pid = home.start("--db", votes, *HUMAN)
     while not any(home.folder.glob("training/rounds-*/round-1-generator/run.sha256")):
         time.sleep(0.005)
     os.kill(pid, 9)
     assert home.wait(pid).code == -9
     other = replace(home, gguf=save_tiny_gguf(tmp_path / "other.gguf", seed=1))
-    report, own_report = reports_of({other: ("--db", votes, *GENTLY), home: ("--db", votes, *GENTLY)})
+    report, own_report = reports_of({other: ("--db", votes, *HUMAN), home: ("--db", votes, *HUMAN)})
     assert f"{version} was trained on tiny, which is not the model that is loaded" in (other.streams / "err").read_text("utf-8")
     assert report["start"] == {} and report["steps"][0]["parent"] == "" and own_report["steps"][0]["parent"] == version
     for one, told in ((other, report), (home, own_report)):  # what one model learned serves that model alone
@@ -349,15 +348,15 @@ def require_unharmed(home: Home, votes: Path, before: dict[str, str], rows: dict
     """The registry is as it was, and the next proper run adds a version to it."""
     assert contents(home.registry) == before
     require_whole(votes, rows)
-    assert report_of(home, "--db", votes, *GENTLY)["steps"][0]["version"]
+    assert report_of(home, "--db", votes, *HUMAN)["steps"][0]["version"]
     assert [v.problem for v in versions(home.folder, file_sha256(home.gguf)) if not v.shipped] == ["", ""]
 
 
 def test_memory_that_runs_out_at_the_start_in_training_and_after_it_is_told(lived_in, votes, tmp_path):
     rows, before, home = archive.check(votes).rows, contents(lived_in.registry), copy_of(lived_in, tmp_path / "home")
-    require_sentence(home.run("--db", votes, *GENTLY, limits={"AS": 2**25}), 1, NO_MEMORY)
+    require_sentence(home.run("--db", votes, *HUMAN, limits={"AS": 2**25}), 1, NO_MEMORY)
     for moment in ("run.sha256", "report.json"):
-        pid = home.start("--db", votes, *GENTLY)
+        pid = home.start("--db", votes, *HUMAN)
         while not any(home.folder.glob(f"training/rounds-*/round-1-generator/{moment}")):
             time.sleep(0.002)
         size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
@@ -383,9 +382,9 @@ def test_a_full_disk_is_told_wherever_it_is_met(lived_in, votes, tmp_path):
     with small_disk(disk, 8_000) as small:
         home, filler = copy_of(lived_in, disk / "home"), disk / "filler"
         for size in (33_000,):  # bytes that a file may have: too few for a checkpoint
-            require_sentence(home.run("--db", votes, *GENTLY, "--seed", "3", limits={"FSIZE": size}), 1, FULL)
+            require_sentence(home.run("--db", votes, *HUMAN, "--seed", "3", limits={"FSIZE": size}), 1, FULL)
         for free in (8, 150) if small else ():  # kilobytes
             filler.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free * 1024)))
-            require_sentence(home.run("--db", votes, *GENTLY), 1, "disk", "full")
+            require_sentence(home.run("--db", votes, *HUMAN), 1, "disk", "full")
             filler.unlink()
         require_unharmed(home, votes, before, rows)
