@@ -209,11 +209,11 @@ class Training:
         return self.status
 
     def command(self, order: Order, folder: Path) -> list[str]:
-        """What is run, after the interpreter."""
-        votes = [] if order.use == "automatic" else ["--db", str(self.db), "--until", order.until]
+        """What is run, after the interpreter. Rewards alone are those of live use, which a round can learn (README: Training)."""
+        lessons = ["--reward", "reference-free"] if order.use == "automatic" else ["--db", str(self.db), "--until", order.until]
         numbers = {name: str(getattr(order, name)) for name in ("rounds", "prompts", "candidates", "dev", "seed")}
         return [
-            *("-m", "pat_core.train", "rounds", "--data", str(self.data), *votes, "--use", order.use, "--roles", *order.roles),
+            *("-m", "pat_core.train", "rounds", "--data", str(self.data), *lessons, "--use", order.use, "--roles", *order.roles),
             *(part for name, value in numbers.items() for part in (f"--{name}", value)),
             *("--no-activate", "--progress-file", str(folder / STATE), "--json", str(folder / REPORT)),
         ]

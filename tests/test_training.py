@@ -44,6 +44,13 @@ def until(met: Callable[[Status], bool], training: Training, seconds: float = WA
     return training.status
 
 
+def test_rewards_alone_are_those_of_live_use_and_need_no_votes(tmp_path):
+    training = Training(tmp_path, tmp_path / "data.jsonl", tmp_path / "votes.db")
+    alone, votes = (training.command(replace(SMALL, use=use), tmp_path) for use in ("automatic", "human"))
+    assert alone[alone.index("--reward") + 1] == "reference-free" and "--db" not in alone
+    assert votes[votes.index("--db") + 1] == str(tmp_path / "votes.db") and "--reward" not in votes
+
+
 # A run on a tiny model
 
 
