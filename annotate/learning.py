@@ -82,6 +82,7 @@ def _rounds_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--prompts", type=int, default=32, help="held-out reviews asked about, for each round and role")
     parser.add_argument("--candidates", type=int, default=4, help="summaries or texts for each of them")
+    parser.add_argument("--texts", type=int, default=2, help="texts for each summary, whose mean reward says what it is worth")
     parser.add_argument("--roles", nargs="+", choices=ADAPTER_ROLES, default=list(ADAPTER_ROLES), help="in this order")
     parser.add_argument("--db", type=Path, help="a campaign's database: learn from its votes too")
     parser.add_argument("--use", choices=MODES, help="human votes, automatic rewards or both (default: both with --db, else automatic)")
@@ -131,6 +132,7 @@ def _rounds(config: Config, options: argparse.Namespace) -> None:
             options.rounds,
             options.prompts,
             options.candidates,
+            options.texts,
             tuple(options.roles),
             options.use or ("both" if options.db else "automatic"),
             options.reward,

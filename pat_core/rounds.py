@@ -87,6 +87,7 @@ TRAINED = "adapter"  # the folder of a trained adapter that is not published
 class RoundSettings:
     """What a run does: ``prompts`` questions and ``candidates`` each for a step, ``dev`` questions to evaluate on.
 
+    A summary's reward is the mean over the ``texts`` written from it, for those differ more than the worth of two summaries does.
     ``use`` *automatic* learns from rewards; *human* from votes alone; *both* from both. ``reward`` *reference* holds texts against what
     people really wrote; *reference-free* does not, as in live use: it says the same of a text whoever wrote the reference, so that fewer
     pairs are chosen by luck, and it is what votes calibrate, so *both* takes it always. ``credit`` *raw* is the ablation: the higher reward
@@ -97,6 +98,7 @@ class RoundSettings:
     rounds: int = 1
     prompts: int = 32
     candidates: int = 4
+    texts: int = 2
     roles: tuple[Role, ...] = ADAPTER_ROLES
     use: Mode = "automatic"
     reward: RewardKind = "reference"
@@ -108,11 +110,12 @@ class RoundSettings:
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("name at least one corpus file to roll out on")
-        for name, low in (("rounds", 1), ("prompts", 2), ("candidates", 2), ("dev", 2)):
+        for name, low in (("rounds", 1), ("prompts", 2), ("candidates", 2), ("texts", 1), ("dev", 2)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, not {getattr(self, name)}")
-        if self.candidates > 16:
-            raise ValueError(f"candidates must be at most 16, not {self.candidates}")
+        for name in ("candidates", "texts"):
+            if getattr(self, name) > 16:
+                raise ValueError(f"{name} must be at most 16, not {getattr(self, name)}")
 
     @property
     def learned(self) -> Term:
@@ -451,7 +454,7 @@ class _Loop:
         with engine(self.config, self.adapters, self.progress) as llm:
             writer = Writer(llm, self.progress, self.cancel)
             asked = self.asked[index]
-            rolled = roll_out(writer, role, asked, take_notes(writer, asked), self.settings.candidates)
+            rolled = roll_out(writer, role, asked, take_notes(writer, asked), self.settings.candidates, self.settings.texts)
         scored = [score_rollout(r, self.score) for r in rolled]
         found = [(i, s, s.raw if self.settings.credit == "raw" else s.differential) for i, s in enumerate(scored)]
         comparisons = [comparison(s, chosen, f"round-{index + 1}-{i}") for i, s, chosen in found if isinstance(chosen, Selected)]

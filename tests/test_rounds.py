@@ -261,6 +261,8 @@ def test_what_cannot_be_learned_from_is_said_in_a_sentence(home, style_graph, ca
         run(home, style_graph, use="human")
     with pytest.raises(ValueError, match="candidates must be at least 2"):
         RoundSettings((Path("x"),), candidates=1)
+    with pytest.raises(ValueError, match="texts must be at most 16, not 17"):
+        RoundSettings((Path("x"),), texts=17)
     with pytest.raises(ValueError, match="server cannot be trained"):
         open_base(Config(home=home, llm_url="http://127.0.0.1:1"))
     assert main(["rounds", "--data", "nowhere.json", "--use", "both"]) == 2
