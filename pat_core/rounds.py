@@ -436,7 +436,7 @@ class _Loop:
         facts |= {
             "rollouts": without_pairs(rolled),
             "mix": mix_facts(mix),
-            "training": training_facts(trained),
+            "training": training_facts(trained, self.settings.dpo.epochs),
             "dev": compared(self.dev, rows, after),
             "minutes": {k: round(v / 60, 2) for k, v in seconds.items()},
         }

@@ -4,6 +4,7 @@ published. Leaves out doing any of it (``rounds``).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pat_core.credit import REASONS, Selected, tally
+from pat_core.credit import REASONS, Selected, intraclass_correlation, tally
 from pat_core.dpo import Report, data_facts
 from pat_core.estimates import Estimate, estimate
 from pat_core.metrics import n_words
@@ -85,12 +86,17 @@ def _rounded(value: Estimate) -> dict[str, float]:
 
 
 def ablation(scored: Sequence[Scored], credit: Credit) -> dict[str, Any]:
-    """Rewards of the candidates, and what both credits make of them: pairs kept, prompts dropped and why, gaps and weights."""
+    """Rewards of the candidates, and what both credits make of them: pairs kept, prompts dropped and why, gaps and weights.
+
+    ``icc`` is the share of a text's reward variance that lies between the summaries of a prompt, None for texts, which are themselves.
+    """
     rewards = [r for s in scored for r in s.rewards]
     both = [(s.differential, s.raw) for s in scored if isinstance(s.differential, Selected) and isinstance(s.raw, Selected)]
     same = sum((d.chosen, d.rejected) == (r.chosen, r.rejected) for d, r in both)
+    icc = intraclass_correlation(s.by_text for s in scored)
     return {
         "credit": credit,
+        "icc": None if icc is None else round(icc, 4),
         "n_prompts": len(scored),
         "n_candidates": len(rewards),
         "reward_mean": float(np.mean(rewards)) if rewards else 0.0,
@@ -130,7 +136,11 @@ def mix_facts(mix: Mix) -> dict[str, Any]:
     }
 
 
-def training_facts(report: Report) -> dict[str, Any]:
+def training_facts(report: Report, epochs: int) -> dict[str, Any]:
+    """What DPO did. ``accuracy_unseen`` is the share of pairs told right before an update saw them: the first epoch's, but for its first
+    update, before which nothing is preferred yet; None where that was all."""
+    first_epoch = report.curve[1 : math.ceil(report.steps / epochs)]
+    unseen = round(float(np.mean([p.accuracy for p in first_epoch])), 4) if first_epoch else None
     first, last = report.curve[0], report.curve[-1]
     return {
         "n_pairs": report.n_pairs,
@@ -142,11 +152,16 @@ def training_facts(report: Report) -> dict[str, Any]:
         "loss": [round(first.loss, 4), round(last.loss, 4)],
         "margin": round(last.margin, 4),
         "accuracy": round(last.accuracy, 4),
+        "accuracy_unseen": unseen,
         "kl": round(last.kl, 5),
         "chosen_tokens": round(float(np.mean([p.chosen_tokens for p in report.curve])), 1),
         "rejected_tokens": round(float(np.mean([p.rejected_tokens for p in report.curve])), 1),
         "curve": [{k: round(v, 4) for k, v in asdict(p).items()} for p in report.curve],
     }
+
+
+def _unseen(training: Mapping[str, Any]) -> str:
+    return "" if training["accuracy_unseen"] is None else f" ({training['accuracy_unseen']:.2f} of pairs not seen before)"
 
 
 def step_text(step: Mapping[str, Any]) -> str:
@@ -159,6 +174,8 @@ def step_text(step: Mapping[str, Any]) -> str:
             kept = f"{t['kept']} of {t['n']} prompts give a pair, mean gap {t['gap']:.3f}, weight {t['weight']:.2f}"
             lines.append(f"  {credit} credit: {kept}; {dropped}")
         lines.append(f"  {rolled['same_pair']} of {rolled['both_keep']} pairs are the same by both credits")
+        if rolled["icc"] is not None:
+            lines.append(f"  of the variance of a text's reward {max(rolled['icc'], 0):.0%} lies between the summaries of a prompt")
         lines.append(f"  reward of a candidate {rolled['reward_mean']:.3f}, of the best of each prompt {rolled['reward_best']:.3f}")
     if mix := step.get("mix"):
         lines.append(f"  {mix['pairs']} pairs" + "".join(f"; {n} dropped: {reason}" for reason, n in mix["dropped"].items()))
@@ -172,7 +189,7 @@ def step_text(step: Mapping[str, Any]) -> str:
             lines.append(f"  trained on {t['n_pairs']} of them: {t['n_thinned']} light ones are represented by others")
         lines.append(
             f"  DPO: {t['steps']} updates, loss {t['loss'][0]:.3f} -> {t['loss'][1]:.3f}, margin {t['margin']:.2f}, "
-            f"accuracy {t['accuracy']:.2f}, KL {t['kl']:.4f} nats a token, "
+            f"accuracy {t['accuracy']:.2f}{_unseen(t)}, KL {t['kl']:.4f} nats a token, "
             f"{t['chosen_tokens']:.0f} tokens chosen, {t['rejected_tokens']:.0f} rejected"
         )
     if dev := step.get("dev"):

@@ -246,9 +246,10 @@ def without_reference(question: Question, text: str) -> Reward:
 
 @dataclass(frozen=True)
 class Scored:
-    """A rollout with the reward of each candidate's texts, and the pair it gives by differential and by raw credit."""
+    """A rollout with the reward of each candidate's texts and their mean, and the pair it gives by differential and by raw credit."""
 
     rollout: Rollout
+    by_text: tuple[tuple[float, ...], ...]
     rewards: tuple[float, ...]
     differential: Selected | Dropped
     raw: Selected | Dropped
@@ -257,17 +258,17 @@ class Scored:
 def score_rollout(rollout: Rollout, score: Score) -> Scored:
     """Credits: leave-one-out for a summary, against its siblings for a text (method: differential rewards)."""
     texts = [c.text for c in rollout.candidates]
-    written = [[score(rollout.question, c.text).total for c in cell] for cell in rollout.texts]
+    written = tuple(tuple(score(rollout.question, c.text).total for c in cell) for cell in rollout.texts)
     if len(texts) < 2:
         few = Dropped("too few candidates")
-        return Scored(rollout, tuple(float(np.mean(r)) for r in written), few, few)
+        return Scored(rollout, written, tuple(float(np.mean(r)) for r in written), few, few)
     if rollout.role == "generator":
         rewards = np.array([r[0] for r in written])
         credits = sibling_credit(rewards)
     else:
         grid = _grid(rollout, written, [score(rollout.question, c.text).total for c in rollout.left_out])
         rewards, credits = raw_rewards(grid, rollout.role), leave_one_out(grid, rollout.role)
-    return Scored(rollout, tuple(rewards.tolist()), select(texts, credits.tolist()), select_raw(texts, rewards.tolist()))
+    return Scored(rollout, written, tuple(rewards.tolist()), select(texts, credits.tolist()), select_raw(texts, rewards.tolist()))
 
 
 def _grid(rollout: Rollout, written: Sequence[Sequence[float]], left_out: Sequence[float]) -> Grid:

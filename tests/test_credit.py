@@ -12,6 +12,7 @@ from pat_core.credit import (
     full_grid,
     grid_of,
     grid_shapley,
+    intraclass_correlation,
     leave_one_out,
     mismatched_credit,
     raw_rewards,
@@ -197,3 +198,23 @@ def test_a_selection_is_the_best_against_the_worst_of_texts_that_differ(candidat
     if isinstance(found, Selected):
         assert texts[found.chosen] != texts[found.rejected] and texts[found.chosen].strip() and texts[found.rejected].strip()
         assert found.gap >= 0.03 and 0 < found.weight <= 1
+
+
+# How much a choice among candidates can be about
+
+
+def test_the_share_between_candidates_is_that_of_a_table_worked_out_by_hand():
+    # means 2, 4 and 6 of two texts each: MSB = 2 * (4 + 0 + 4) / 2 = 8, MSW = (2 + 2 + 8) / 3 = 4, ICC = (8 - 4) / (8 + 4)
+    assert intraclass_correlation([[[1, 3], [3, 5], [4, 8]]]) == pytest.approx(1 / 3)
+    # a second prompt, whose candidates are level, 10 above: pooled MSB = (16 + 0) / 3, MSW = (12 + 4) / 5
+    assert intraclass_correlation([[[1, 3], [3, 5], [4, 8]], [[13, 15], [13, 15]]]) == pytest.approx((16 / 3 - 16 / 5) / (16 / 3 + 16 / 5))
+    assert intraclass_correlation([[[1, 1], [2, 2]]]) == 1 and intraclass_correlation([[[1, 3], [1, 3]]]) == -1
+    for nothing in ([], [[[1], [2]]], [[[1, 2]]], [[[1, 1], [1, 1]]]):
+        assert intraclass_correlation(nothing) is None
+
+
+def test_the_share_between_candidates_is_found_in_noise():
+    rng = np.random.default_rng(5)
+    cells = [rng.normal(size=(6, 1)) * 0.5 + rng.normal(size=(6, 4)) + rng.normal() for _ in range(500)]
+    assert intraclass_correlation(cells) == pytest.approx(0.2, abs=0.03)
+    assert intraclass_correlation([rng.normal(size=(6, 4)) for _ in range(500)]) == pytest.approx(0, abs=0.03)

@@ -67,6 +67,7 @@ def step(role: str = "style", mean: float = 0.02, half: float = 0.03, **changes:
             "reward_best": 0.26,
             "differential": tally,
             "raw": tally | {"kept": 15, "dropped": {}},
+            "icc": 0.04,
             "same_pair": 7,
             "both_keep": 9,
         },

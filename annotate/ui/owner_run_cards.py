@@ -218,7 +218,9 @@ def _learned(step: Mapping[str, Any]) -> str:
         parts.append(table("Raw and differential credit", head, rows))
         same = f"{rolled['same_pair']:,} of {of(rolled['both_keep'], 'pair')} are the same by both."
         rewards = f"Reward of a candidate {rolled['reward_mean']:.3f}, of the best of each prompt {rolled['reward_best']:.3f}."
-        parts.append(f'<p class="pat-muted">{same} {rewards}</p>')
+        icc = rolled.get("icc")
+        chance = "" if icc is None else f" {max(icc, 0):.0%} of the variance of a text’s reward lies between summaries, the rest is chance."
+        parts.append(f'<p class="pat-muted">{same} {rewards}{chance}</p>')
     return "".join(parts)
 
 
