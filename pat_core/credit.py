@@ -147,16 +147,17 @@ def grid_shapley(grid: Grid) -> Contribution:
 def intraclass_correlation(cells: Iterable[Sequence[Sequence[float]]]) -> float | None:
     """Share of a text's reward variance that lies between the candidates of a prompt: what a choice among them can be about.
 
-    ``cells`` holds for each prompt the rewards of every candidate's texts, of n texts each. One-way random effects, ICC(1) of Shrout and
-    Fleiss 1979, pooled over prompts: 1 where only the candidate decides, 0 where only chance does, and below 0 by chance. None where no
-    candidate has two texts, or no two texts differ.
+    ``cells`` holds for each prompt the rewards (candidates, n) of every candidate's texts in the same n seeds, whose own effect is left
+    out, as it is where candidates are compared. ICC(3,1) of Shrout and Fleiss 1979, pooled over prompts: 1 where only the candidate
+    decides, about 0 where only chance does. None where no candidate has two texts, or candidates and chance make no difference.
     """
     tables = [t for rows in cells if (t := np.asarray(rows, dtype=float)).ndim == 2 and len(t) > 1 and t.shape[1] > 1]
     if not tables:
         return None
     n = tables[0].shape[1]
+    rests = [t - t.mean(axis=1, keepdims=True) - t.mean(axis=0) + t.mean() for t in tables]
     between = n * sum(float(((t.mean(axis=1) - t.mean()) ** 2).sum()) for t in tables) / sum(len(t) - 1 for t in tables)
-    within = sum(float(((t - t.mean(axis=1, keepdims=True)) ** 2).sum()) for t in tables) / sum(len(t) * (n - 1) for t in tables)
+    within = sum(float((rest**2).sum()) for rest in rests) / sum((len(t) - 1) * (n - 1) for t in tables)
     whole = between + (n - 1) * within
     return (between - within) / whole if whole else None
 

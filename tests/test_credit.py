@@ -204,17 +204,19 @@ def test_a_selection_is_the_best_against_the_worst_of_texts_that_differ(candidat
 
 
 def test_the_share_between_candidates_is_that_of_a_table_worked_out_by_hand():
-    # means 2, 4 and 6 of two texts each: MSB = 2 * (4 + 0 + 4) / 2 = 8, MSW = (2 + 2 + 8) / 3 = 4, ICC = (8 - 4) / (8 + 4)
-    assert intraclass_correlation([[[1, 3], [3, 5], [4, 8]]]) == pytest.approx(1 / 3)
-    # a second prompt, whose candidates are level, 10 above: pooled MSB = (16 + 0) / 3, MSW = (12 + 4) / 5
-    assert intraclass_correlation([[[1, 3], [3, 5], [4, 8]], [[13, 15], [13, 15]]]) == pytest.approx((16 / 3 - 16 / 5) / (16 / 3 + 16 / 5))
-    assert intraclass_correlation([[[1, 1], [2, 2]]]) == 1 and intraclass_correlation([[[1, 3], [1, 3]]]) == -1
-    for nothing in ([], [[[1], [2]]], [[[1, 2]]], [[[1, 1], [1, 1]]]):
+    # candidates' means 2, 4 and 6, seeds' means 8/3 and 16/3: MSB = 2 * (4 + 0 + 4) / 2 = 8,
+    # rests of +-1/3, +-1/3 and +-2/3: MSE = (1/9 + 1/9 + 4/9) * 2 / (2 * 1) = 2/3
+    assert intraclass_correlation([[[1, 3], [3, 5], [4, 8]]]) == pytest.approx((8 - 2 / 3) / (8 + 2 / 3))
+    # and a second prompt of two candidates 2 apart in crossed seeds: MSB = (16 + 0) / (2 + 1), MSE = (4/3 + 4) / (2 + 1)
+    both = [[[1, 3], [3, 5], [4, 8]], [[13, 15], [15, 13]]]
+    assert intraclass_correlation(both) == pytest.approx((16 / 3 - 16 / 9) / (16 / 3 + 16 / 9))
+    assert intraclass_correlation([[[1, 9], [2, 10]]]) == 1 and intraclass_correlation([[[1, 3], [3, 1]]]) == -1
+    for nothing in ([], [[[1], [2]]], [[[1, 2]]], [[[1, 2], [1, 2]]]):
         assert intraclass_correlation(nothing) is None
 
 
 def test_the_share_between_candidates_is_found_in_noise():
     rng = np.random.default_rng(5)
-    cells = [rng.normal(size=(6, 1)) * 0.5 + rng.normal(size=(6, 4)) + rng.normal() for _ in range(500)]
+    cells = [rng.normal(size=(6, 1)) * 0.5 + rng.normal(size=(6, 4)) + rng.normal(size=4) for _ in range(500)]
     assert intraclass_correlation(cells) == pytest.approx(0.2, abs=0.03)
     assert intraclass_correlation([rng.normal(size=(6, 4)) for _ in range(500)]) == pytest.approx(0, abs=0.03)
