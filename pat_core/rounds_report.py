@@ -161,7 +161,8 @@ def training_facts(report: Report, epochs: int) -> dict[str, Any]:
 
 
 def _unseen(training: Mapping[str, Any]) -> str:
-    return "" if training["accuracy_unseen"] is None else f" ({training['accuracy_unseen']:.2f} of pairs not seen before)"
+    share = training.get("accuracy_unseen")  # a step that an earlier version of this code finished has none
+    return "" if share is None else f" ({share:.2f} of pairs not seen before)"
 
 
 def step_text(step: Mapping[str, Any]) -> str:
@@ -174,8 +175,8 @@ def step_text(step: Mapping[str, Any]) -> str:
             kept = f"{t['kept']} of {t['n']} prompts give a pair, mean gap {t['gap']:.3f}, weight {t['weight']:.2f}"
             lines.append(f"  {credit} credit: {kept}; {dropped}")
         lines.append(f"  {rolled['same_pair']} of {rolled['both_keep']} pairs are the same by both credits")
-        if rolled["icc"] is not None:
-            lines.append(f"  of the variance of a text's reward {max(rolled['icc'], 0):.0%} lies between the summaries of a prompt")
+        if (icc := rolled.get("icc")) is not None:
+            lines.append(f"  of the variance of a text's reward {max(icc, 0):.0%} lies between the summaries of a prompt")
         lines.append(f"  reward of a candidate {rolled['reward_mean']:.3f}, of the best of each prompt {rolled['reward_best']:.3f}")
     if mix := step.get("mix"):
         lines.append(f"  {mix['pairs']} pairs" + "".join(f"; {n} dropped: {reason}" for reason, n in mix["dropped"].items()))
