@@ -9,7 +9,7 @@ from pat_core.llm.types import LLM, Request, Sampling
 from pat_core.prompts import LABELS, SUMMARY_PREFIX, StyleFacts, TopicFacts, style_messages, topic_messages
 from pat_core.types import AGENTS, Agent, Completion, Query, Round
 
-SUMMARY_TOKENS = 88
+SUMMARY_TOKENS = 104
 SUMMARY_SAMPLING = Sampling(frequency_penalty=0.1)
 
 

@@ -1,18 +1,32 @@
-"""What reviews say about a topic, as a few checkable phrases: mentioned, liked, disliked. The topic agent's measured cues, as ``cues`` are the
-style agent's. A phrase is one or two words used like a noun; liking is counted sentence by sentence from polar words and the rating.
-Leaves out: aspects without a noun, and irony."""
+"""What reviews say about a topic, as a few checkable phrases: mentioned, liked, disliked, and what they call it. The topic agent's measured
+cues, as ``cues`` are the style agent's. A phrase is one or two words used like a noun, a quality one word used like an adjective; liking is
+counted sentence by sentence from polar words and the rating. Leaves out irony, and "not" before a quality."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pat_core.stylometry import sentences_of, words_of
 from pat_core.types import Review
 
 _DETERMINERS = frozenset("the a an my our your his her their its this that these those no every each any some".split())
+_BEFORE_A_QUALITY = frozenset(
+    "is are was were be been isn wasn aren weren am feel feels felt look looks looked seem seems seemed very so too really super extremely".split()
+)
+_NOT_A_QUALITY = frozenset(  # used like one, but of a person, of degree, or of nothing in particular
+    "able about already almost another available brought careful certain done due enough exactly far full given glad gone going happy kept less "
+    "located lucky made often ok okay open perhaps pretty put ready right same sent set sorry super supposed sure told too true well within "
+    "written wrong".split()
+)
+_ENDS_A_PHRASE = frozenset(
+    "is are was were be been has had have does did do will would can could should may might must isn wasn aren weren doesn didn won "
+    "and or but nor so yet of for in on at to with from by as than into about over under after before through during without within "
+    "that which who whom where when while because if since until though although i it he she we you they not too also just".split()
+)
 _STOP = frozenset(
     "the a an and or but if so as at by for from in into of on to up with without about over under after before than then that this these those "
     "is are was were be been being am do does did done have has had having will would can could should may might must not no nor too very just "
@@ -23,6 +37,12 @@ _STOP = frozenset(
     "used using buy bought try tried don didn doesn isn wasn couldn wouldn won ll ve re good great nice bad best better worst product item review "
     "stars star part end side fact kind sort reason back hour hours minute minutes morning night evening half".split()
 )
+_NO_POINT = frozenset(
+    "another fourth friday like moment monday opinion others past purchase review right saturday sunday third thursday tuesday wednesday "
+    "while".split()
+)  # nouns by use, yet no aspect
+_NAMED = re.compile(r"\bthe ((?:(?!and\b|or\b|the\b|against\b|is\b|are\b)[\w'-]+ ?){1,3})")
+_CALLED = re.compile(r"\b[Cc]all it ([\w', -]+)")
 _PRAISE = frozenset(
     "good great nice excellent amazing awesome wonderful perfect perfectly beautiful love loved loves lovely best better happy pleased fantastic "
     "favorite favourite enjoy enjoyed recommend friendly helpful comfortable easy clean cute pretty fun works worked well kind quiet sturdy "
@@ -37,7 +57,8 @@ _BLAME = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Phrases by how many reviews use them; ``rating`` is the mean of the known ratings, ``disputed`` True where they differ by 2 or more."""
+    """Phrases by how many reviews use them; ``praised_as`` and ``blamed_as`` are the qualities they name, in praise and otherwise; ``rating``
+    is the mean of the known ratings, ``disputed`` True where they differ by 2 or more."""
 
     mentioned: tuple[str, ...]
     liked: tuple[str, ...]
@@ -45,14 +66,18 @@ class Points:
     rating: float | None
     disputed: bool
     n_reviews: int
+    praised_as: tuple[str, ...] = ()
+    blamed_as: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """How the words of a corpus are used: ``rarity`` is idf (ln(N / n reviews with the word)), ``nouns`` the words used like nouns."""
+    """How the words of a corpus are used: ``rarity`` is idf (ln(N / n reviews with the word)), ``nouns`` the words used like nouns,
+    ``qualities`` those used like adjectives; no word is both."""
 
     rarity: dict[str, float]
     nouns: frozenset[str]
+    qualities: frozenset[str]
     unseen_rarity: float
 
     def weight(self, word: str) -> float:
@@ -60,16 +85,33 @@ class Vocabulary:
 
 
 def vocabulary(texts: Sequence[str]) -> Vocabulary:
-    """Word use in ``texts``: a word counts as a noun where it follows a determiner at least a fifth of the time (twice at least)."""
-    n_texts, seen, after = Counter(), Counter(), Counter()
+    """Word use in ``texts``, each kind at least twice and a fifth of all uses.
+
+    A noun follows a determiner and then ends its phrase a quarter of the time ("the pour is", "my pour."), which an adjective seldom does
+    ("the next stop"). A quality follows a form of "be" or a word of degree ("is soft", "so soft"), and that more often than it is a noun.
+    """
+    n_texts, seen, named, ending, called = Counter(), Counter(), Counter(), Counter(), Counter()
     for text in texts:
-        words = words_of(text)
-        n_texts.update(set(words))
-        seen.update(words)
-        after.update(b for a, b in zip(words, words[1:], strict=False) if a in _DETERMINERS)
+        n_texts.update(set(words_of(text)))
+        for sentence in sentences_of(text):
+            words = words_of(sentence)
+            seen.update(words)
+            for before, word, then in zip(words, words[1:], [*words[2:], ""], strict=False):
+                named[word] += before in _DETERMINERS
+                ending[word] += before in _DETERMINERS and (not then or then in _ENDS_A_PHRASE)
+                called[word] += before in _BEFORE_A_QUALITY
     total = max(len(texts), 1)
-    nouns = frozenset(w for w, n in after.items() if n >= 2 and n >= 0.2 * seen[w])
-    return Vocabulary({w: math.log(total / n) for w, n in n_texts.items()}, nouns, math.log(total + 1))
+    qualities = frozenset(w for w, n in called.items() if _is_common(n, seen[w]) and n > ending[w] and _may_be_a_quality(w))
+    nouns = frozenset(w for w, n in named.items() if _is_common(n, seen[w]) and ending[w] >= 0.25 * n) - qualities
+    return Vocabulary({w: math.log(total / n) for w, n in n_texts.items()}, nouns, qualities, math.log(total + 1))
+
+
+def _is_common(uses: int, of: int) -> bool:
+    return uses >= 2 and uses >= 0.2 * of
+
+
+def _may_be_a_quality(word: str) -> bool:
+    return len(word) > 2 and "'" not in word and not word.endswith(("ly", "ed", "ing")) and word not in _STOP | _NOT_A_QUALITY
 
 
 def content_words(text: str) -> frozenset[str]:
@@ -77,44 +119,68 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(w for w in words_of(text) if len(w) > 2 and w not in _STOP and "'" not in w)
 
 
-def points(reviews: Sequence[Review], words: Vocabulary, k: int = 4, *, about: str = "", others: Sequence[Review] = ()) -> Points:
-    """At most ``k`` phrases of each kind from ``reviews``, the most shared first; words of ``about`` (the topic's name) are left out.
+def points(reviews: Sequence[Review], words: Vocabulary, k: int = 6, *, about: str = "", others: Sequence[Review] = ()) -> Points:
+    """At most ``k`` phrases mentioned in ``reviews``, the most shared first, two thirds as many liked and disliked, half as many qualities
+    of each kind; words of ``about`` (the topic's name) are left out.
 
     ``others`` are further reviews of the topic: they name nothing themselves, they tell which phrases of ``reviews`` are more than one
     person's matter. A phrase is liked or disliked only where two reviews use it, or where there is a single review.
     """
     own_name = content_words(about)
-    uses, liking = _use_of_phrases([*reviews, *others], words, own_name)
-    first = range(len(reviews))
-    mentioned = {p: sum(i in by for i in first) for p, by in uses.items() if any(i in by for i in first)}
-    ranked = sorted(mentioned, key=lambda p: (-(mentioned[p] + math.log1p(len(uses[p]))) * math.sqrt(_rarity(p, words)), p))
-    ranked = _without_parts(ranked, uses)
+    uses, liking = _uses([*reviews, *others], lambda sentence: _phrases(sentence, words, own_name))
+    named = _shared_first(uses, len(reviews))
+    ranked = _without_parts(sorted(named, key=lambda p: (-named[p] * math.sqrt(_rarity(p, words)), p)), uses)
     shared = [p for p in ranked[: 2 * k] if len(uses[p]) >= min(2, len(reviews) + len(others))]
-    mean = {p: sum(liking[p]) / len(liking[p]) for p in ranked}
+    qualities, moods = _uses([*reviews, *others], lambda sentence: words.qualities.intersection(words_of(sentence)) - own_name)
+    called = _shared_first(qualities, len(reviews))
+    ordered = sorted(called, key=lambda q: (-called[q], q))
     ratings = [r.rating for r in reviews if r.rating is not None]
+    few, half = (2 * k + 1) // 3, (k + 1) // 2
     return Points(
         mentioned=tuple(ranked[:k]),
-        liked=tuple(sorted((p for p in shared if mean[p] > 0.2), key=lambda p: -mean[p])[:k]),
-        disliked=tuple(sorted((p for p in shared if mean[p] < -0.1), key=lambda p: mean[p])[:k]),
+        liked=tuple(sorted((p for p in shared if liking[p] > 0.2), key=lambda p: -liking[p])[:few]),
+        disliked=tuple(sorted((p for p in shared if liking[p] < -0.1), key=lambda p: liking[p])[:few]),
         rating=sum(ratings) / len(ratings) if ratings else None,
         disputed=bool(ratings) and max(ratings) - min(ratings) >= 2,
         n_reviews=len(reviews),
+        praised_as=tuple(q for q in ordered if _is_praise(q, moods[q]))[:half],
+        blamed_as=tuple(q for q in ordered if not _is_praise(q, moods[q]))[:half],
     )
 
 
-def _use_of_phrases(
-    reviews: Sequence[Review], words: Vocabulary, own_name: frozenset[str]
-) -> tuple[dict[str, set[int]], dict[str, list[float]]]:
-    """Which reviews (by position) use each phrase, and the liking of every sentence that holds it."""
+def phrases_in(summary: str) -> tuple[str, ...]:
+    """The things ("the desk staff") and qualities ("call it clean and quiet") that a topic summary names, in its order."""
+    found = [m[1] for m in _NAMED.finditer(summary)]
+    found += [quality for m in _CALLED.finditer(summary) for quality in re.split(r", | and ", m[1])]
+    return tuple(dict.fromkeys(phrase.strip() for phrase in found))
+
+
+def is_used(phrase: str, texts: Sequence[str]) -> bool:
+    """Whether one of ``texts`` has every word of ``phrase``, in the singular or in the plural."""
+    return any(all({w, f"{w}s"} & said for w in words_of(phrase)) for said in (set(words_of(t)) for t in texts))
+
+
+def _uses(reviews: Sequence[Review], found_in: Callable[[str], Iterable[str]]) -> tuple[dict[str, set[int]], dict[str, float]]:
+    """Which reviews (by position) use what is ``found_in`` a sentence, and the mean liking of the sentences that hold it."""
     uses: dict[str, set[int]] = defaultdict(set)
     liking: dict[str, list[float]] = defaultdict(list)
     for i, review in enumerate(reviews):
         for sentence in sentences_of(review.text):
             mood = _mood(sentence, review.rating)
-            for phrase in _phrases(sentence, words, own_name):
+            for phrase in found_in(sentence):
                 uses[phrase].add(i)
                 liking[phrase].append(mood)
-    return uses, liking
+    return uses, {phrase: sum(moods) / len(moods) for phrase, moods in liking.items()}
+
+
+def _shared_first(uses: Mapping[str, set[int]], n: int) -> dict[str, float]:
+    """How shared each phrase is that the first ``n`` reviews use: by their number, further reviews as a tie-break."""
+    mentioned = {phrase: sum(i < n for i in by) for phrase, by in uses.items()}
+    return {phrase: m + math.log1p(len(uses[phrase])) for phrase, m in mentioned.items() if m}
+
+
+def _is_praise(quality: str, liking: float) -> bool:
+    return quality in _PRAISE or (quality not in _BLAME and liking >= 0)
 
 
 def _phrases(sentence: str, words: Vocabulary, own_name: frozenset[str]) -> Iterable[str]:
@@ -122,11 +188,11 @@ def _phrases(sentence: str, words: Vocabulary, own_name: frozenset[str]) -> Iter
     tokens = words_of(sentence)
     content = content_words(sentence) - own_name
     for a, b in zip([""] + tokens, tokens, strict=False):
-        if b not in content or b not in words.nouns or b in _PRAISE or b in _BLAME:
-            continue
         one = b[:-1] if b.endswith("s") and b[:-1] in words.nouns else b
+        if b not in content or b not in words.nouns or one in _PRAISE | _BLAME | _STOP | _NO_POINT:
+            continue
         yield one
-        if a in content and a not in _PRAISE and a not in _BLAME:
+        if a in content - _PRAISE - _BLAME - _NO_POINT:
             yield f"{a} {one}"
 
 

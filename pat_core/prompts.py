@@ -164,7 +164,9 @@ def _style_question(facts: StyleFacts) -> str:
 
 def _topic_question(topic: str, facts: TopicFacts) -> str:
     p = facts.points
-    lines = [f"Reviews of {topic} often mention: {_listed(p.mentioned)}.", f"Liked: {_listed(p.liked)}.", f"Disliked: {_listed(p.disliked)}."]
+    named = (("Liked", p.liked), ("Disliked", p.disliked), ("Called in praise", p.praised_as), ("Called otherwise", p.blamed_as))
+    lines = [f"Reviews of {topic} often mention: {_listed(p.mentioned)}."]
+    lines += [f"{how}: {_listed(phrases)}." for how, phrases in named if phrases]  # "nothing in particular" would be named as a thing
     lines += [f'Someone{_stars(rating)} wrote: "{quoted(q)}"' for rating, q in facts.quotes]
     return "\n".join(lines)
 
@@ -233,7 +235,8 @@ _TOPIC_SHOTS: tuple[tuple[str, str], ...] = (
     (
         "user",
         _topic_question(
-            _CABIN.topic, TopicFacts(Points(("porch", "rough road", "shower"), ("porch", "lake"), ("rough road", "cold shower"), 4, True, 3))
+            _CABIN.topic,
+            TopicFacts(Points(("porch", "rough road", "shower"), ("porch", "lake"), ("rough road", "cold shower"), 4, True, 3)),
         )
         + "\n"
         + _topic_task(_CABIN),

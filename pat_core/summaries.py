@@ -30,7 +30,7 @@ def topic_summary(query: Query, facts: TopicFacts, draft: str = "") -> str:
     """Three lines on what there is to say; with a ``draft``, the guidance says what it leaves out."""
     p = facts.points
     evidence = f"Reviewers mention {_things(p.mentioned)}." if p.mentioned else "No reviewer names anything in particular."
-    return _lines(evidence, _consensus(p), _topic_guidance(p, query.rating) + _topic_correction(p, draft))
+    return _lines(evidence, _consensus(p), _topic_guidance(p, query.rating) + _call_it(p, query.rating) + _topic_correction(p, draft))
 
 
 def listed(phrases: Sequence[str]) -> str:
@@ -62,6 +62,11 @@ def _style_correction(facts: StyleFacts, draft: str) -> str:
 
 
 def _consensus(p: Points) -> str:
+    called = (*p.praised_as, *p.blamed_as)
+    return _liking(p) + (f" They call it {listed(called)}." if called else "")
+
+
+def _liking(p: Points) -> str:
     if p.liked and p.disliked:
         return f"They like {_things(p.liked[:2])}, and dislike {_things(p.disliked[:2])}."
     if p.liked or p.disliked:
@@ -74,17 +79,24 @@ def _consensus(p: Points) -> str:
 def _topic_guidance(p: Points, rating: float | None) -> str:
     praise, blame = p.liked[:2], p.disliked[:2]
     rest = tuple(m for m in p.mentioned if m not in (*praise, *blame))
-    if rating is not None and rating >= 4:
-        main = f"Praise {_things(praise or rest[:2])}."
-        left = blame if praise else rest[2:]
-    elif rating is not None and rating <= 2:
-        main = f"Complain about {_things(blame or rest[:2])}."
-        left = praise if blame else rest[2:]
-    elif praise and blame:
-        main, left = f"Weigh {_things(praise)} against {_things(blame)}.", rest[:1]
-    else:
-        main, left = f"Mention {_things((*praise, *blame, *rest)[:3])}.", ()
-    return main + (f" Mention {_things(left[:2])}." if left and rating is not None else "")
+    if not (praise or blame or rest):
+        return "Say what it is like."
+    if rating is None or 2 < rating < 4:
+        if praise and blame:
+            return f"Weigh {_things(praise)} against {_things(blame)}." + (
+                f" Mention {_things(rest[:1])}." if rest and rating is not None else ""
+            )
+        return f"Mention {_things((*praise, *blame, *rest)[:3])}."
+    fitting, other = (praise, blame) if rating >= 4 else (blame, praise)
+    main, left = (fitting, other) if fitting else (rest[:2], rest[2:] or other)
+    parts = [f"{'Praise' if rating >= 4 else 'Complain about'} {_things(main)}."] if main else []
+    return " ".join([*parts, *([f"Mention {_things(left[:2])}."] if left else [])])
+
+
+def _call_it(p: Points, rating: float | None) -> str:
+    """The qualities that go with the rating; both kinds where it is in the middle or not known."""
+    fitting = (p.praised_as if rating is None or rating > 2 else ()) + (p.blamed_as if rating is None or rating < 4 else ())
+    return f" Call it {listed(fitting)}." if fitting else ""
 
 
 def _topic_correction(p: Points, draft: str) -> str:
