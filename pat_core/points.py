@@ -18,9 +18,12 @@ _BEFORE_A_QUALITY = frozenset(
     "is are was were be been isn wasn aren weren am feel feels felt look looks looked seem seems seemed very so too really super extremely".split()
 )
 _NOT_A_QUALITY = frozenset(  # used like one, but of a person, of degree, or of nothing in particular
-    "able about already almost another available brought careful certain done due enough exactly far full given glad gone going happy kept less "
-    "located lucky made often ok okay open perhaps pretty put ready right same sent set sorry super supposed sure told too true well within "
-    "written wrong".split()
+    "able about afraid almost already another anywhere apart appreciate available aware beat beyond blown born brand brought built cant "
+    "careful certain confident dead done due eager elsewhere enough exactly far forward full given glad going gone gonna grateful hands "
+    "happy hesitant inches kept kinda known laid less like likes located lost lucky made meant mid non none often oil ok okay open paid "
+    "paper perhaps pet picky plenty present pretty proud put ready right same seen self sent set shown sick skeptical sold somewhat soo "
+    "sooooo sorry spot stood stuck super suppose supposed sure taken theres told too tops true unable unsure upset user wary well within "
+    "woken written wrong".split()
 )
 _ENDS_A_PHRASE = frozenset(
     "is are was were be been has had have does did do will would can could should may might must isn wasn aren weren doesn didn won "
@@ -37,10 +40,10 @@ _STOP = frozenset(
     "used using buy bought try tried don didn doesn isn wasn couldn wouldn won ll ve re good great nice bad best better worst product item review "
     "stars star part end side fact kind sort reason back hour hours minute minutes morning night evening half".split()
 )
-_NO_POINT = frozenset(
-    "another fourth friday like moment monday opinion others past purchase review right saturday sunday third thursday tuesday wednesday "
-    "while".split()
-)  # nouns by use, yet no aspect
+_NO_POINT = frozenset(  # nouns by use, yet no aspect
+    "another couple fourth friday idea like longer moment monday must needs opinion others own past plus purchase review right same "
+    "saturday sunday third thursday tuesday wednesday while".split()
+)
 _NAMED = re.compile(r"\bthe ((?:(?!and\b|or\b|the\b|against\b|is\b|are\b)[\w'-]+ ?){1,3})")
 _CALLED = re.compile(r"\b[Cc]all it ([\w', -]+)")
 _PRAISE = frozenset(
