@@ -42,7 +42,7 @@ _STOP = frozenset(
 )
 _NO_POINT = frozenset(  # nouns by use, yet no aspect
     "another couple fourth friday idea like longer moment monday must needs opinion others own past plus purchase review right same "
-    "saturday sunday third thursday tuesday wednesday while".split()
+    "saturday self sunday third thursday tuesday wednesday while".split()
 )
 _NAMED = re.compile(r"\bthe ((?:(?!and\b|or\b|the\b|against\b|is\b|are\b)[\w'-]+ ?){1,3})")
 _CALLED = re.compile(r"\b[Cc]all it ([\w', -]+)")
@@ -123,8 +123,8 @@ def content_words(text: str) -> frozenset[str]:
 
 
 def points(reviews: Sequence[Review], words: Vocabulary, k: int = 6, *, about: str = "", others: Sequence[Review] = ()) -> Points:
-    """At most ``k`` phrases mentioned in ``reviews``, the most shared first, two thirds as many liked and disliked, half as many qualities
-    of each kind; words of ``about`` (the topic's name) are left out.
+    """At most ``k`` phrases mentioned in ``reviews``, the most shared first, two thirds as many liked and disliked, a third as many
+    qualities of each kind; words of ``about`` (the topic's name) are left out.
 
     ``others`` are further reviews of the topic: they name nothing themselves, they tell which phrases of ``reviews`` are more than one
     person's matter. A phrase is liked or disliked only where two reviews use it, or where there is a single review.
@@ -138,16 +138,16 @@ def points(reviews: Sequence[Review], words: Vocabulary, k: int = 6, *, about: s
     called = _shared_first(qualities, len(reviews))
     ordered = sorted(called, key=lambda q: (-called[q], q))
     ratings = [r.rating for r in reviews if r.rating is not None]
-    few, half = (2 * k + 1) // 3, (k + 1) // 2
+    some, few = -(-2 * k // 3), -(-k // 3)
     return Points(
         mentioned=tuple(ranked[:k]),
-        liked=tuple(sorted((p for p in shared if liking[p] > 0.2), key=lambda p: -liking[p])[:few]),
-        disliked=tuple(sorted((p for p in shared if liking[p] < -0.1), key=lambda p: liking[p])[:few]),
+        liked=tuple(sorted((p for p in shared if liking[p] > 0.2), key=lambda p: -liking[p])[:some]),
+        disliked=tuple(sorted((p for p in shared if liking[p] < -0.1), key=lambda p: liking[p])[:some]),
         rating=sum(ratings) / len(ratings) if ratings else None,
         disputed=bool(ratings) and max(ratings) - min(ratings) >= 2,
         n_reviews=len(reviews),
-        praised_as=tuple(q for q in ordered if _is_praise(q, moods[q]))[:half],
-        blamed_as=tuple(q for q in ordered if not _is_praise(q, moods[q]))[:half],
+        praised_as=tuple(q for q in ordered if _is_praise(q, moods[q]))[:few],
+        blamed_as=tuple(q for q in ordered if not _is_praise(q, moods[q]))[:few],
     )
 
 

@@ -15,6 +15,8 @@ from pat_core.prompts import LABELS, StyleFacts, TopicFacts
 from pat_core.stylometry import words_of
 from pat_core.types import Query
 
+NOTHING = "nothing in particular"
+
 
 def style_summary(facts: StyleFacts, draft: str = "") -> str:
     """Three lines on how the person would write; with a ``draft``, the guidance says what it gets wrong."""
@@ -34,9 +36,9 @@ def topic_summary(query: Query, facts: TopicFacts, draft: str = "") -> str:
 
 
 def listed(phrases: Sequence[str]) -> str:
-    """'a, b and c'; 'nothing in particular' for none."""
+    """'a, b and c'; ``NOTHING`` for none."""
     if len(phrases) < 2:
-        return phrases[0] if phrases else "nothing in particular"
+        return phrases[0] if phrases else NOTHING
     return ", ".join(phrases[:-1]) + " and " + phrases[-1]
 
 
@@ -62,15 +64,12 @@ def _style_correction(facts: StyleFacts, draft: str) -> str:
 
 
 def _consensus(p: Points) -> str:
-    called = (*p.praised_as, *p.blamed_as)
-    return _liking(p) + (f" They call it {listed(called)}." if called else "")
-
-
-def _liking(p: Points) -> str:
-    if p.liked and p.disliked:
-        return f"They like {_things(p.liked[:2])}, and dislike {_things(p.disliked[:2])}."
-    if p.liked or p.disliked:
-        return f"They {'like' if p.liked else 'dislike'} {_things((p.liked or p.disliked)[:3])}."
+    """One sentence: a small model that may begin the next one with "They" as well goes on doing so."""
+    few = 2 if p.liked and p.disliked else 3
+    said = [("like", _things(p.liked[:few])), ("dislike", _things(p.disliked[:few])), ("call it", listed((*p.praised_as, *p.blamed_as)))]
+    parts = [f"{verb} {what}" for verb, what in said if what != NOTHING]
+    if parts:
+        return f"They {', and '.join([', '.join(parts[:-1]), parts[-1]] if parts[1:] else parts)}."
     if p.disputed:
         return "They disagree with each other."
     return "They agree with each other." if p.n_reviews > 1 else "One voice is all there is."

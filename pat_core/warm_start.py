@@ -65,18 +65,9 @@ def _topic_example(corpus: Corpus, target: Review, words: Vocabulary, rng: rando
     found, rest = group[:4] or [rng.choice(corpus.reviews)], group[4:]
     quotes = tuple((r.rating, r.text[: QUOTE_CHARACTERS["topic"]].rsplit(" ", 1)[0]) for r in found[:2])
     facts = TopicFacts(points(found, words, about=query.topic, others=rest), quotes)
-    said = replace(facts, points=_some_points(facts.points, rng))
     draft = (rng.choice(group) if group and rng.random() < 0.5 else rng.choice(corpus.reviews)).text if rng.random() < 0.4 else ""
-    previous = _previous(topic_summary(query, said), "", draft, "topic") if draft else None
-    return Example(topic_messages(query, facts, previous, shots=False), topic_summary(query, said, draft))
-
-
-def _some_points(p: Points, rng: random.Random) -> Points:
-    """The first few of each kind, as many as chance will have: how much is worth naming is for the rounds to find out, and candidates that
-    name as much as each other cannot show it."""
-    first = {name: rng.randint(0, len(getattr(p, name))) for name in ("praised_as", "blamed_as")}
-    n = rng.randint(min(2, len(p.mentioned)), len(p.mentioned))
-    return replace(p, mentioned=p.mentioned[:n], **{name: getattr(p, name)[:m] for name, m in first.items()})
+    previous = _previous(topic_summary(query, facts), "", draft, "topic") if draft else None
+    return Example(topic_messages(query, facts, previous, shots=False), topic_summary(query, facts, draft))
 
 
 def _generator_example(corpus: Corpus, target: Review, words: Vocabulary, rng: random.Random) -> Example:

@@ -1,23 +1,14 @@
 """The summaries that facts imply."""
 
-import re
 from dataclasses import replace
 
-from pat_core.corpus import Corpus
 from pat_core.cues import claims_in, cue_phrases, holds, tone
 from pat_core.points import Points
 from pat_core.prompts import StyleFacts, TopicFacts
 from pat_core.summaries import style_summary, topic_summary
-from pat_core.types import Query, Review
-from pat_core.warm_start import examples
+from pat_core.types import Query
 
 TEXTS = ("I went there (twice) and it was fine. I would go again.", "I liked it (mostly) and I said so.")
-REVIEWS = (
-    "The beep is loud and the pour is slow. My dial broke.",
-    "The handle is hot. I like the lid, and the pour is neat.",
-    "The dial is small. The handle and the beep are odd.",
-    "The lid is tight, and the cord is short. The beep!",
-)
 FACTS = StyleFacts(cue_phrases(TEXTS), tone(TEXTS), statements=("hates small talk",))
 KETTLE = TopicFacts(Points(("beep", "pour", "dial"), ("pour",), ("beep",), 3.0, True, 3))
 
@@ -47,20 +38,10 @@ def test_a_draft_that_leaves_points_out_is_told_which():
 
 def test_the_qualities_that_go_with_the_rating_are_called_for():
     kettle = TopicFacts(replace(KETTLE.points, praised_as=("quick",), blamed_as=("loud",)))
-    assert all("They call it quick and loud." in topic_summary(Query("Kettle", "", rating=r), kettle) for r in (1, 3, 5))
+    assert all(
+        "They like the pour, dislike the beep, and call it quick and loud." in topic_summary(Query("Kettle", "", rating=r), kettle)
+        for r in (1, 3, 5)
+    )
     assert topic_summary(Query("Kettle", "", rating=5), kettle).endswith("Call it quick.")
     assert topic_summary(Query("Kettle", "", rating=1), kettle).endswith("Call it loud.")
     assert topic_summary(Query("Kettle", "", rating=3), kettle).endswith("Call it quick and loud.")
-
-
-def test_the_topic_agent_learns_to_name_more_or_less_of_its_facts_and_nothing_else():
-    texts = (f"{REVIEWS[i % len(REVIEWS)]} It was fine and I would say so again." for i in range(60))
-    corpus = Corpus("kettles", tuple(Review(f"r{i}", f"u{i}", "t", "Kettle", "", "", text, 1 + i % 5) for i, text in enumerate(texts)))
-    named = []
-    for example in examples(corpus, "topic", 30):
-        facts, evidence = example.messages[-1][1].splitlines()[0], example.completion.splitlines()[0]
-        listed = facts.partition("often mention: ")[2].rstrip(".").split(", ")
-        said = re.findall(r"the ([a-z ]+?)(?:,|\.| and )", evidence)
-        assert said == listed[: len(said)]
-        named.append((len(said), len(listed)))
-    assert any(n == m for n, m in named) and any(n < m for n, m in named)
