@@ -90,7 +90,8 @@ def _rounds_options(parser: argparse.ArgumentParser) -> None:
         "--reward",
         choices=get_args(RewardKind),
         default="reference",
-        help="hold texts against what was really written, or not, as in live use (with --use both always the latter)",
+        help="hold texts against what was really written, or not, as in live use (with --use both always the latter); for summaries also "
+        "how probable they make what was really written",
     )
     parser.add_argument("--credit", choices=("differential", "raw"), default="differential", help="raw is the ablation")
     parser.add_argument("--dev", type=int, default=40, help="held-out reviews of people never trained on, for the evaluation")

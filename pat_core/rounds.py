@@ -21,9 +21,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from filelock import FileLock, Timeout
 
@@ -38,6 +38,7 @@ from pat_core.metrics import meteor_matching
 from pat_core.pipeline import Workbench
 from pat_core.preferences import Choice, Comparison, Mix, Mode, about, calibrate, mixed_pairs
 from pat_core.progress import Progress
+from pat_core.prompts import Messages
 from pat_core.rounds_report import (
     Credit,
     Term,
@@ -63,15 +64,17 @@ from pat_core.rounds_rollouts import (
     means,
     open_bench,
     questions,
+    read_out,
     roll_out,
     score_rollout,
     take_notes,
+    text_messages,
     without_reference,
     write_texts,
 )
 from pat_core.run_state import Part, RunFile
-from pat_core.train import examiner
-from pat_core.types import ADAPTER_ROLES, Role
+from pat_core.train import Reference, examiner
+from pat_core.types import ADAPTER_ROLES, AGENTS, Agent, Role
 from pat_core.weights import embedded_gguf, reference_folder, sha256
 
 log = logging.getLogger(__name__)
@@ -79,7 +82,7 @@ log = logging.getLogger(__name__)
 DEV_SEED = 1_000_003  # the dev slice is the same for every run on the same files
 DEV_TEXTS = 2  # texts for each dev question; one alone is as noisy as what is to be seen
 SHOWN = 5  # dev questions whose texts are kept, before and after each step
-RewardKind = Literal["reference", "reference-free"]
+RewardKind = Literal["reference", "reference-free", "likelihood"]
 TRAINED = "adapter"  # the folder of a trained adapter that is not published
 
 
@@ -90,8 +93,10 @@ class RoundSettings:
     A summary's reward is the mean over the ``texts`` written from it, for those differ more than the worth of two summaries does.
     ``use`` *automatic* learns from rewards; *human* from votes alone; *both* from both. ``reward`` *reference* holds texts against what
     people really wrote; *reference-free* does not, as in live use: it says the same of a text whoever wrote the reference, so that fewer
-    pairs are chosen by luck, and it is what votes calibrate, so *both* takes it always. ``credit`` *raw* is the ablation: the higher reward
-    wins, whatever the text without the summary got, and all pairs weigh the same.
+    pairs are chosen by luck, and it is what votes calibrate, so *both* takes it always. *likelihood* is for the agents alone: how probable
+    a summary makes what people really wrote to the generator, so that no text is written and nothing is left to luck.
+
+    ``credit`` *raw* is the ablation: the higher reward wins, whatever there is without the summary, and all pairs weigh the same.
     """
 
     data: tuple[Path, ...]
@@ -116,10 +121,14 @@ class RoundSettings:
         for name in ("candidates", "texts"):
             if getattr(self, name) > 16:
                 raise ValueError(f"{name} must be at most 16, not {getattr(self, name)}")
+        if self.reward == "likelihood" and (self.use != "automatic" or not set(self.roles) <= set(AGENTS)):
+            raise ValueError("reward 'likelihood' tells what a summary is worth: name --roles style topic, without votes, or take another")
 
     @property
     def learned(self) -> Term:
         """The term of the dev rows that the rollouts are chosen by."""
+        if self.reward == "likelihood":
+            return "likelihood"
         return "reference_free" if self.use == "both" or self.reward == "reference-free" else "total"
 
     def facts(self) -> dict[str, Any]:
@@ -330,7 +339,7 @@ class _Loop:
         self.watch, self.activate = watch, activate
         start = work.once("start", dict)["adapters"]
         self.adapters: dict[Role, Path] = {role: Path(path) for role, path in start.items()}
-        self.score = by_reference if settings.learned == "total" else without_reference
+        self.score = without_reference if settings.learned == "reference_free" else by_reference
         self.asked: list[list[Question]] = []
         self.dev: list[Question] = []
         self.dev_notes: tuple[tuple[str, ...], list[Notes]] | None = None
@@ -454,8 +463,11 @@ class _Loop:
         with engine(self.config, self.adapters, self.progress) as llm:
             writer = Writer(llm, self.progress, self.cancel)
             asked = self.asked[index]
-            rolled = roll_out(writer, role, asked, take_notes(writer, asked), self.settings.candidates, self.settings.texts)
-        scored = [score_rollout(r, self.score) for r in rolled]
+            notes, k = take_notes(writer, asked), self.settings.candidates
+            if self.settings.reward == "likelihood":
+                scored = read_out(writer, cast("Agent", role), asked, notes, k, self._likelihood)
+            else:
+                scored = [score_rollout(r, self.score) for r in roll_out(writer, role, asked, notes, k, self.settings.texts)]
         found = [(i, s, s.raw if self.settings.credit == "raw" else s.differential) for i, s in enumerate(scored)]
         comparisons = [comparison(s, chosen, f"round-{index + 1}-{i}") for i, s, chosen in found if isinstance(chosen, Selected)]
         return {"comparisons": [asdict(c) for c in comparisons], **ablation(scored, self.settings.credit), "tokens": writer.tokens}
@@ -480,7 +492,22 @@ class _Loop:
         written = write_texts(writer, self.dev, self.dev_notes[1], DEV_TEXTS, "Texts of the dev slice")
         first = zip(self.dev_notes[1][:SHOWN], written, strict=False)
         self.work.once(f"{name}-texts", lambda: [{agent: c.text for agent, c in n.items()} | {"text": t[0].text} for n, t in first])
-        return [means(dev_row(q, c.text) for c in texts) for q, texts in zip(self.dev, written, strict=True)]
+        rows = [means(dev_row(q, c.text) for c in texts) for q, texts in zip(self.dev, written, strict=True)]
+        if self.settings.reward == "likelihood":
+            for row, q, note in zip(rows, self.dev, self.dev_notes[1], strict=True):
+                row["likelihood"] = self._likelihood(text_messages(llm, q, note["style"].text, note["topic"].text), q.reference)
+        return rows
+
+    def _likelihood(self, messages: Messages, text: str) -> float:
+        """How probable the generator that serves finds ``text``. It stays the same: where likelihoods count, only agents learn."""
+        return self._generator.score(messages, text, half=self.settings.dpo.precision == "bfloat16")
+
+    @cached_property
+    def _generator(self) -> Reference:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() and self.config.device != "cpu" else "cpu"
+        return Reference.load(self.base.folder, self.adapters.get("generator"), device)
 
     def _texts(self, name: str) -> list[dict[str, str]]:
         """Text and summaries for the first dev questions as ``_dev_rows`` kept them under ``name``."""

@@ -20,7 +20,7 @@ from pat_core.preferences import Comparison, Mix, Mode
 from pat_core.rounds_rollouts import Question, Scored, by_reference, without_reference
 
 Credit = Literal["differential", "raw"]
-Term = Literal["total", "reference_free"]  # of a dev row: the reward with a reference, and the one without
+Term = Literal["total", "reference_free", "likelihood"]  # of a dev row: the reward with a reference, the one without, the likelihood
 JUDGES_TOLD = 5  # of those who count most
 
 
@@ -33,6 +33,10 @@ def verdict(dev: Mapping[str, Any], use: Mode, learned: Term = "total") -> tuple
     said = f"the dev slice's reward changes by {_interval(gain)}"
     if learned == "reference_free":
         said = f"the dev slice's reward without a reference changes by {_interval(gain)}, that with one by {_interval(held)}"
+    if learned == "likelihood":
+        said = (
+            f"the log-likelihood of what people wrote changes by {_interval(gain)} nats a token, the reward of texts by {_interval(held)}"
+        )
     if fell(dev):
         return False, f"{said}, a fall beyond noise"
     if gain["mean"] >= 0:

@@ -28,16 +28,17 @@ from pat_core.metrics import copy_rate, n_words
 from pat_core.pipeline import TEXT_SAMPLING, Evidence, Workbench
 from pat_core.preferences import Comparison
 from pat_core.progress import Progress
-from pat_core.prompts import generator_messages
+from pat_core.prompts import Messages, generator_messages
 from pat_core.rewards import reference_free_reward, reward
 from pat_core.topics import TopicSearch
-from pat_core.types import AGENTS, Agent, Completion, Draft, Query, Review, Reward, Role, Round, RunOptions, Trace
+from pat_core.types import AGENTS, Agent, Completion, Draft, Prompt, Query, Review, Reward, Role, Round, RunOptions, Trace
 from pat_core.warm_start import LONGEST, SHORTEST
 
 AT_ONCE = 96  # requests of one batch: at 96 OpenVINO takes four fifths of the time it takes at 32; more gains nothing
 SUMMARY_TEMPERATURE = 1.0  # warm-started agents hardly vary below it
 OPTIONS = RunOptions(rounds=1, n_drafts=1, alternatives=())
 Score = Callable[["Question", str], Reward]
+Likelihood = Callable[[Messages, str], float]  # mean log-probability of an answer's tokens, in nats
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,16 @@ def whole_sentences(text: str) -> str:
     return text[: end + 1] if n_words(text[: end + 1]) * 2 >= n_words(text) else text
 
 
+def text_messages(llm: LLM, question: Question, style: str, topic: str) -> Messages:
+    """What the generator reads of a question and two summaries, '' for one left out."""
+    words = rounded(question.evidence.context.target_words)
+    return generator_messages(question.query, style, topic, n_words=words, shots=not llm.adapters.get("generator"))
+
+
 def text_request(llm: LLM, question: Question, style: str, topic: str, key: str, seed: int) -> Request:
     """What a run asks of the generator: the text from two summaries, '' for one left out."""
     words = question.evidence.context.target_words
-    messages = generator_messages(question.query, style, topic, n_words=rounded(words), shots=not llm.adapters.get("generator"))
+    messages = text_messages(llm, question, style, topic)
     sampling = replace(TEXT_SAMPLING, temperature=OPTIONS.temperature)
     return pipeline.text_request(llm, key, messages, "generator", words, sampling, question.query.seed + seed)
 
@@ -257,8 +264,12 @@ class Scored:
 
 def score_rollout(rollout: Rollout, score: Score) -> Scored:
     """Credits: leave-one-out for a summary, against its siblings for a text (method: differential rewards)."""
-    texts = [c.text for c in rollout.candidates]
-    written = tuple(tuple(score(rollout.question, c.text).total for c in cell) for cell in rollout.texts)
+    written = [[score(rollout.question, c.text).total for c in cell] for cell in rollout.texts]
+    return _credited(rollout, written, [score(rollout.question, c.text).total for c in rollout.left_out])
+
+
+def _credited(rollout: Rollout, by_text: Sequence[Sequence[float]], left_out: Sequence[float]) -> Scored:
+    texts, written = [c.text for c in rollout.candidates], tuple(map(tuple, by_text))
     if len(texts) < 2:
         few = Dropped("too few candidates")
         return Scored(rollout, written, tuple(float(np.mean(r)) for r in written), few, few)
@@ -266,9 +277,29 @@ def score_rollout(rollout: Rollout, score: Score) -> Scored:
         rewards = np.array([r[0] for r in written])
         credits = sibling_credit(rewards)
     else:
-        grid = _grid(rollout, written, [score(rollout.question, c.text).total for c in rollout.left_out])
+        grid = _grid(rollout, written, left_out)
         rewards, credits = raw_rewards(grid, rollout.role), leave_one_out(grid, rollout.role)
     return Scored(rollout, written, tuple(rewards.tolist()), select(texts, credits.tolist()), select_raw(texts, rewards.tolist()))
+
+
+def read_out(
+    writer: Writer, role: Agent, asked: Sequence[Question], notes: Sequence[Notes], k: int, likelihood: Likelihood
+) -> list[Scored]:
+    """``roll_out`` and ``score_rollout`` without a text: a summary's reward is the ``likelihood`` of what the person really wrote.
+
+    That is the same each time, where the rewards of texts sampled from one summary differ more than those of two summaries do.
+    """
+    scored = []
+    for i, (q, note, summaries) in enumerate(zip(asked, notes, _summaries(writer, role, asked, k), strict=True)):
+        if writer.cancel.is_set():
+            raise Stopped("stopped while texts were being read; what was finished before is kept")
+        pairs = [(s, note["topic"].text) if role == "style" else (note["style"].text, s) for s in (*(c.text for c in summaries), "")]
+        *each, without = [likelihood(text_messages(writer.llm, q, style, topic), q.reference) for style, topic in pairs]
+        own = (Completion("base", Prompt(()), q.reference),)
+        scored.append(_credited(Rollout(q, note, role, tuple(summaries), (own,) * len(summaries), own), [[v] for v in each], [without]))
+        if writer.progress:
+            writer.progress(f"What people wrote, read with summaries of the {role} agent", i + 1, len(asked))
+    return scored
 
 
 def _grid(rollout: Rollout, written: Sequence[Sequence[float]], left_out: Sequence[float]) -> Grid:

@@ -128,34 +128,37 @@ class Reference:
     tokenizer: ChatTokenizer
 
     @classmethod
-    def load(cls, base: Path, adapter: Path) -> Reference:
+    def load(cls, base: Path | str, adapter: Path | None, device: str = "cpu") -> Reference:
+        """The base on ``device``, with ``adapter`` where there is one."""
         import torch
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True, use_safetensors=True)
-        return cls(PeftModel.from_pretrained(model, str(adapter)).eval(), ChatTokenizer.from_folder(base))
+        adapted = PeftModel.from_pretrained(model, str(adapter)) if adapter else model
+        return cls(adapted.to(device).eval(), ChatTokenizer.from_folder(base))
 
     def write(self, messages: Messages) -> str:
         """The greedy answer, at most ``EXAMINED_TOKENS`` long."""
         import torch
         from transformers import GenerationConfig
 
-        ids = torch.tensor([self.tokenizer.prompt(messages).token_ids])
+        ids = torch.tensor([self.tokenizer.prompt(messages).token_ids], device=self.model.device)
         ends = sorted(self.tokenizer.end_ids)
         how = GenerationConfig(max_new_tokens=EXAMINED_TOKENS, do_sample=False, eos_token_id=ends, pad_token_id=ends[0])
         written = self.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=how)[0, ids.shape[1] :]
         return self.tokenizer.decode([int(t) for t in written if int(t) not in self.tokenizer.end_ids])
 
-    def score(self, messages: Messages, text: str) -> float:
-        """Mean log-probability of the tokens of ``text`` as the answer, in nats."""
+    def score(self, messages: Messages, text: str, *, half: bool = False) -> float:
+        """Mean log-probability of the tokens of ``text`` as the answer, in nats; ``half`` computes in bfloat16."""
         import torch
 
         prompt, whole = (self.tokenizer.prompt(messages, prefix).token_ids for prefix in ("", text))
-        ids, answer = torch.tensor([whole]), torch.tensor(whole[len(prompt) :])
-        with torch.inference_mode():
+        ids = torch.tensor([whole], device=self.model.device)
+        answer = ids[0, len(prompt) :]
+        with torch.inference_mode(), torch.autocast(ids.device.type, torch.bfloat16, enabled=half):
             logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=len(answer) + 1).logits[0, :-1]
-        return logits.log_softmax(-1).gather(1, answer[:, None]).mean().item()
+        return logits.float().log_softmax(-1).gather(1, answer[:, None]).mean().item()
 
 
 def examiner(config: Config, gguf: Path, role: Role) -> Callable[[Path], dict[str, Any]]:

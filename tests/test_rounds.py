@@ -25,6 +25,7 @@ from pat_core.graph import StyleGraph, open_style_graph
 from pat_core.llm.types import LLM, Request
 from pat_core.pipeline import Workbench
 from pat_core.preferences import Choice, Comparison
+from pat_core.prompts import Messages
 from pat_core.rounds import RoundSettings, learn, open_base
 from pat_core.rounds_report import compared, fell, step_text, verdict
 from pat_core.rounds_rollouts import (
@@ -34,6 +35,7 @@ from pat_core.rounds_rollouts import (
     Writer,
     comparison,
     questions,
+    read_out,
     roll_out,
     score_rollout,
     take_notes,
@@ -123,6 +125,25 @@ def test_credit_of_a_summary_is_its_reward_above_the_text_without_it(bench, aske
     assert score_rollout(rollout, score).differential == Dropped("no better than left out")
 
 
+def test_the_likelihood_of_what_was_written_is_a_summarys_reward(bench, asked):
+    read: list[tuple[str, str]] = []
+
+    def likelihood(messages: Messages, text: str) -> float:
+        read.append((messages[-1][1], text))
+        return -3.0 + next((0.5 * n for n in range(3) if f"STYLE{n}" in read[-1][0]), -0.5)
+
+    writer = Writer(bench.llm)
+    found = read_out(writer, "style", asked, take_notes(writer, asked), 3, likelihood)
+    for q, scored in zip(asked, found, strict=True):
+        worth = [-3.0 + 0.5 * int(c.text[-2]) for c in scored.rollout.candidates]  # "... STYLE2."
+        assert scored.rewards == pytest.approx(worth) and scored.rollout.texts[0][0].text == q.reference
+        assert (scored.differential.chosen, scored.differential.rejected) == (worth.index(max(worth)), worth.index(min(worth)))
+        assert comparison(scored, scored.differential, "p").a == scored.rollout.candidates[scored.differential.chosen].text
+    without = [text for text, _ in read if "How to write" not in text]
+    assert len(without) == len(asked) and all("What to say: Reviewers mention the staff." in text for text in without)
+    assert {text for _, text in read} == {q.reference for q in asked}
+
+
 def test_a_text_cut_at_its_length_ends_with_a_sentence():
     assert whole_sentences("We stayed two nights. It was good. The break") == "We stayed two nights. It was good."
     assert (
@@ -159,6 +180,9 @@ def test_what_is_published_and_the_reason_in_words():
     free = {"reference_free": {"mean": 0.03, "low": 0.01, "high": 0.05}}
     lets, why = verdict({"gain": {"total": {"mean": -0.02, "low": -0.03, "high": -0.01}} | free}, "automatic", "reference_free")
     assert not lets and "without a reference changes by +0.0300 [+0.0100, +0.0500], that with one by -0.0200" in why
+    likely = {"total": {"mean": 0.0, "low": -0.01, "high": 0.01}, "likelihood": {"mean": 0.05, "low": 0.01, "high": 0.09}}
+    lets, why = verdict({"gain": likely}, "automatic", "likelihood")
+    assert lets and "+0.0500 [+0.0100, +0.0900] nats a token" in why
     lets, why = verdict({"gain": {"total": {"mean": -0.01, "low": -0.03, "high": 0.01}} | free}, "automatic", "reference_free")
     assert lets and why.endswith("a rise beyond noise")
     lets, why = said(-0.01, -0.03, 0.02, "automatic")
@@ -236,6 +260,17 @@ def test_a_run_goes_through_every_role_and_says_what_happened(home, style_graph)
     assert step["rollouts"]["n_prompts"] == 4 and {"before", "after", "gain"} < step["dev"].keys()
     assert not (home / "adapters").exists() and step["version"] == ""
     assert json.loads(json.dumps(report)) == report and step_text(step) == said[1]
+
+
+def test_a_run_holds_summaries_against_the_likelihood_of_what_was_written(home, style_graph):
+    [step] = run(home, style_graph, roles=("topic",), reward="likelihood")["steps"]
+    assert (
+        step["rollouts"]["n_prompts"] == 4 and step["rollouts"]["reward_mean"] < -1
+    )  # nats a token, of a random model over its vocabulary
+    [rows] = [rows for path in home.glob("training/*/dev-0.json") if "likelihood" in (rows := json.loads(path.read_text()))[0]]
+    assert all(row["likelihood"] < -1 and "rouge_1" in row for row in rows)
+    with pytest.raises(ValueError, match="tells what a summary is worth"):
+        RoundSettings((Path("x"),), reward="likelihood")
 
 
 def test_a_run_that_was_stopped_goes_on_with_what_it_had(home, style_graph):

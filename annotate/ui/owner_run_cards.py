@@ -30,7 +30,7 @@ PARTS = {
 }
 TERMS = {
     "total": "Reward", "reference_free": "Reward without a reference", "rouge_1": "ROUGE-1", "rouge_l": "ROUGE-L", "meteor": "METEOR",
-    "style": "Style", "length": "Length", "copy": "Copying", "words": "Words",
+    "style": "Style", "length": "Length", "copy": "Copying", "words": "Words", "likelihood": "Log-likelihood",
 }  # fmt: skip
 LN2 = math.log(2)
 
