@@ -131,11 +131,11 @@ def points(reviews: Sequence[Review], words: Vocabulary, k: int = 6, *, about: s
     """
     own_name = content_words(about)
     uses, liking = _uses([*reviews, *others], lambda sentence: _phrases(sentence, words, own_name))
-    named = _shared_first(uses, len(reviews))
+    named = _how_shared(uses, len(reviews))
     ranked = _without_parts(sorted(named, key=lambda p: (-named[p] * math.sqrt(_rarity(p, words)), p)), uses)
     shared = [p for p in ranked[: 2 * k] if len(uses[p]) >= min(2, len(reviews) + len(others))]
     qualities, moods = _uses([*reviews, *others], lambda sentence: words.qualities.intersection(words_of(sentence)) - own_name)
-    called = _shared_first(qualities, len(reviews))
+    called = _how_shared(qualities, len(reviews))
     ordered = sorted(called, key=lambda q: (-called[q], q))
     ratings = [r.rating for r in reviews if r.rating is not None]
     some, few = -(-2 * k // 3), -(-k // 3)
@@ -176,8 +176,8 @@ def _uses(reviews: Sequence[Review], found_in: Callable[[str], Iterable[str]]) -
     return uses, {phrase: sum(moods) / len(moods) for phrase, moods in liking.items()}
 
 
-def _shared_first(uses: Mapping[str, set[int]], n: int) -> dict[str, float]:
-    """How shared each phrase is that the first ``n`` reviews use: by their number, further reviews as a tie-break."""
+def _how_shared(uses: Mapping[str, set[int]], n: int) -> dict[str, float]:
+    """For each phrase that the first ``n`` reviews use: by how many of them, further reviews as a tie-break."""
     mentioned = {phrase: sum(i < n for i in by) for phrase, by in uses.items()}
     return {phrase: m + math.log1p(len(uses[phrase])) for phrase, m in mentioned.items() if m}
 
