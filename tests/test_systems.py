@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from eval_data import ADAPTERS, corpus, opened, scripted, small_nets
 
+from pat_core.agents import SUMMARY_TOKENS
 from pat_core.benchmark import LeakError, benchmark_cases, visitor_cases
 from pat_core.desk import Desk, Job, Untrained, full_length
 from pat_core.metrics import n_words
@@ -72,7 +73,7 @@ def test_every_language_system_has_the_same_budget(world):
     budgets = {}
     for name in ("none", "lamp", "pgraphrag", "pgraphrag-both", "pat-zero", "pat", "pat-style-only", "pat-topic-only", "pat-neither"):
         answers = SYSTEMS[name].answer(Desk(llm, desk.guard, drafts=3), asked)
-        texts = [r for r in llm.requests if r.max_new_tokens != 88]  # all but the agents' notes
+        texts = [r for r in llm.requests if r.max_new_tokens != SUMMARY_TOKENS]  # all but the agents' notes
         budgets[name] = [(r.max_new_tokens, r.min_new_tokens, r.sampling, r.seed, r.stop) for r in texts]
         llm.requests.clear()
         assert all(len(a.drafts) == 3 and a.text in a.drafts for a in answers)
