@@ -41,7 +41,7 @@ _STOP = frozenset(
     "stars star part end side fact kind sort reason back hour hours minute minutes morning night evening half".split()
 )
 _NO_POINT = frozenset(  # nouns by use, yet no aspect
-    "another couple fourth friday idea like longer moment monday must needs opinion others own past plus purchase review right same "
+    "another couple fourth friday idea like longer means moment monday must needs opinion others own past plus purchase review right same "
     "saturday self sunday third thursday tuesday wednesday while".split()
 )
 _NAMED = re.compile(r"\bthe ((?:(?!and\b|or\b|the\b|against\b|is\b|are\b)[\w'-]+ ?){1,3})")
