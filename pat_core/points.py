@@ -133,7 +133,7 @@ def points(reviews: Sequence[Review], words: Vocabulary, k: int = 6, *, about: s
     uses, liking = _uses([*reviews, *others], lambda sentence: _phrases(sentence, words, own_name))
     named = _how_shared(uses, len(reviews))
     ranked = _without_parts(sorted(named, key=lambda p: (-named[p] * math.sqrt(_rarity(p, words)), p)), uses)
-    shared = [p for p in ranked[: 2 * k] if len(uses[p]) >= min(2, len(reviews) + len(others))]
+    shared = [p for p in ranked[:k] if len(uses[p]) >= min(2, len(reviews) + len(others))]
     qualities, moods = _uses([*reviews, *others], lambda sentence: words.qualities.intersection(words_of(sentence)) - own_name)
     called = _how_shared(qualities, len(reviews))
     ordered = sorted(called, key=lambda q: (-called[q], q))

@@ -157,8 +157,7 @@ def _style_question(facts: StyleFacts) -> str:
     lines = [f"Measured in texts by similar writers: {'; '.join(facts.cues)}.", f"Reads as: {', '.join(facts.tone)}."]
     if facts.quotes:
         lines.append("They wrote: " + " ".join(f'"{quoted(q)}"' for q in facts.quotes))
-    if facts.statements:
-        lines.append("This person says: " + "; ".join(quoted(s) for s in facts.statements) + ".")
+    lines.append(f"This person says: {'; '.join(quoted(s) for s in facts.statements) or 'nothing'}.")  # else a quote is taken for it
     return "\n".join(lines)
 
 
