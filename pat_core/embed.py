@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -66,7 +67,8 @@ class SentenceEmbedder:
                 raise ValueError(
                     f"PAT_EMBEDDER: {self.folder} holds no usable sentence-transformers model ({error}); use 'embedded'"
                 ) from error
-            model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
+            if (longest := model.max_seq_length) is None or MAX_TOKENS < longest < math.inf:  # a static model has no limit, and takes none
+                model.max_seq_length = MAX_TOKENS
             self._model = model.eval()
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:

@@ -72,6 +72,19 @@ def test_a_folder_without_a_model_says_so(tmp_path):
         open_embedder(str(tmp_path)).encode(["a"])
 
 
+def test_a_static_model_which_has_no_token_limit_serves_too(tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import StaticEmbedding
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "quiet": 1, "room": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu").save(str(tmp_path))
+    vectors = SentenceEmbedder(tmp_path, "cpu").encode(["quiet room", "room", "quiet room"])
+    assert vectors.shape == (3, 8) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert (vectors[0] == vectors[2]).all() and vectors[0] @ vectors[1] < 0.999
+
+
 def test_cache_is_used_for_the_same_texts_and_model_only(tmp_path):
     embedder = CountingEmbedder()
     first = encode_cached(embedder, ["a", "b"], tmp_path)
