@@ -41,8 +41,8 @@ _STOP = frozenset(
     "stars star part end side fact kind sort reason back hour hours minute minutes morning night evening half".split()
 )
 _NO_POINT = frozenset(  # nouns by use, yet no aspect
-    "another couple fourth friday idea like longer means moment monday must needs opinion others own past plus purchase review right same "
-    "saturday self sunday third thursday tuesday wednesday while".split()
+    "another contain couple fits fourth friday happened happens holds idea like longer may means moment monday must needs opinion others "
+    "own past plus purchase review right same saturday self sunday tends third thursday tuesday wednesday while".split()
 )
 _NAMED = re.compile(r"\bthe ((?:(?!and\b|or\b|the\b|against\b|is\b|are\b)[\w'-]+ ?){1,3})")
 _CALLED = re.compile(r"\b[Cc]all it ([\w', -]+)")
