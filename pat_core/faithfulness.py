@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,8 @@ from pat_core.progress import Progress, terminal_progress
 from pat_core.rounds import engine, open_base
 from pat_core.rounds_rollouts import Question, Writer, open_bench, questions, take_notes
 from pat_core.types import AGENTS, Agent, Role
+
+_SAYS = re.compile(r" says:(?! nothing\b)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def check_summary(question: Question, summary: str, agent: Agent = "style") -> C
         claims = phrases_in(summary)
         return Checked(question.query.user_id, summary, claims, tuple(c for c in claims if is_used(c, texts)), False)
     claims = claims_in(summary)
-    says = not question.query.statements and " says:" in summary
+    says = not question.query.statements and _SAYS.search(summary) is not None
     return Checked(question.query.user_id, summary, claims, tuple(c for c in claims if holds(c, texts)), says)
 
 
