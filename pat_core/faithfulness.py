@@ -23,11 +23,12 @@ from pat_core.estimates import Estimate, estimate
 from pat_core.llm.types import LLMError
 from pat_core.points import is_used, phrases_in
 from pat_core.progress import Progress, terminal_progress
+from pat_core.prompts import NOTHING_YET
 from pat_core.rounds import engine, open_base
 from pat_core.rounds_rollouts import Question, Writer, open_bench, questions, take_notes
 from pat_core.types import AGENTS, Agent, Role
 
-_SAYS = re.compile(r" says:(?! nothing\b)")
+_SAYS = re.compile(rf" says:(?! {NOTHING_YET}\b)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ CANARIES: Mapping[Role, tuple[Messages, str]] = {
     "style": (
         style_messages(_STYLE_FACTS, shots=False),
         "Evidence: Similar writers use about 30 words, no exclamation marks and first person (we).\n"
-        "Inference: This person sounds plain and friendly.\nGuidance: Write about 30 words, say we, no exclamation marks.",
+        "Inference: This person sounds plain and friendly, and says: nothing yet.\nGuidance: Write about 30 words, say we, no exclamation marks.",
     ),
     "topic": (
         topic_messages(_ASKED, _TOPIC_FACTS, shots=False),

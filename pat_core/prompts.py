@@ -18,6 +18,7 @@ Messages = list[tuple[str, str]]
 
 LABELS = ("Evidence", "Inference", "Guidance")
 SUMMARY_PREFIX = "Evidence:"
+NOTHING_YET = "nothing yet"  # what a person says who has stated no preference
 TITLE_QUESTION = "What is the title of this text?"
 RATING_QUESTION = "How many stars, 1 to 5, does this person give?"
 _CONTROL_TOKEN = re.compile(r"<\s*\|.*?\|\s*>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>", re.IGNORECASE)
@@ -27,7 +28,7 @@ _INVISIBLE = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f\u200b-\u2
 
 @dataclass(frozen=True, slots=True)
 class StyleFacts:
-    """What the style agent sees: measured ``cues`` and ``tone`` words of the neighbors, short ``quotes``, the person's own ``statements``."""
+    """What the style agent sees: measured ``cues`` and ``tone`` words of the neighbors, ``quotes``, the person's own ``statements``."""
 
     cues: tuple[str, ...]
     tone: tuple[str, ...]
@@ -157,7 +158,7 @@ def _style_question(facts: StyleFacts) -> str:
     lines = [f"Measured in texts by similar writers: {'; '.join(facts.cues)}.", f"Reads as: {', '.join(facts.tone)}."]
     if facts.quotes:
         lines.append("They wrote: " + " ".join(f'"{quoted(q)}"' for q in facts.quotes))
-    lines.append(f"This person says: {'; '.join(quoted(s) for s in facts.statements) or 'nothing'}.")  # else a quote is taken for it
+    lines.append(f"This person says: {'; '.join(quoted(s) for s in facts.statements) or NOTHING_YET}.")  # else a quote is taken for it
     return "\n".join(lines)
 
 
@@ -208,7 +209,7 @@ _STYLE_SHOTS: tuple[tuple[str, str], ...] = (
         "assistant",
         _summary(
             "Similar writers use about 45 words, many exclamation marks, we and brackets.",
-            "This person sounds warm and chatty.",
+            "This person sounds warm and chatty, and says: nothing yet.",
             "Write about 45 words, say we, use exclamation marks and brackets.",
         ),
     ),
@@ -223,7 +224,7 @@ _STYLE_SHOTS: tuple[tuple[str, str], ...] = (
         "assistant",
         _summary(
             "Similar writers use about 12 words, no exclamation marks, never I, and numbers.",
-            "This person sounds dry and factual, and hates small talk.",
+            "This person sounds dry and factual, and says: hates small talk.",
             "Write about 12 words, never say I, no exclamation marks, give numbers.",
         ),
     ),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pat_core.cues import holds
 from pat_core.metrics import n_words
 from pat_core.points import Points
-from pat_core.prompts import LABELS, StyleFacts, TopicFacts
+from pat_core.prompts import LABELS, NOTHING_YET, StyleFacts, TopicFacts
 from pat_core.stylometry import words_of
 from pat_core.types import Query
 
@@ -20,10 +20,9 @@ NOTHING = "nothing in particular"
 
 def style_summary(facts: StyleFacts, draft: str = "") -> str:
     """Three lines on how the person would write; with a ``draft``, the guidance says what it gets wrong."""
-    says = f", and says: {'; '.join(facts.statements)}" if facts.statements else ""
     return _lines(
         f"Similar writers use {listed(facts.cues)}.",
-        f"This person sounds {listed(facts.tone)}{says}.",
+        f"This person sounds {listed(facts.tone)}, and says: {'; '.join(facts.statements) or NOTHING_YET}.",
         f"Write {facts.cues[0]} with {listed(facts.cues[1:])}." + _style_correction(facts, draft),
     )
 

@@ -22,9 +22,9 @@ def test_the_style_agent_sees_cues_quotes_and_statements():
         assert part in asked
 
 
-def test_a_person_who_said_nothing_is_not_said_to_have_said_it():
+def test_a_person_who_said_nothing_is_said_to_have_said_nothing():
     assert "This person says: short and dry." in style_messages(STYLE)[-1][1]
-    assert "This person says: nothing." in style_messages(StyleFacts(STYLE.cues, STYLE.tone, STYLE.quotes))[-1][1]
+    assert "This person says: nothing yet." in style_messages(StyleFacts(STYLE.cues, STYLE.tone, STYLE.quotes))[-1][1]
 
 
 def test_the_topic_agent_sees_points_title_and_rating():

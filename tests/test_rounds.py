@@ -313,7 +313,7 @@ def test_claims_are_held_against_the_texts_they_are_about(bench, asked):
     n = round(sum(len(t.split()) for t in texts_of(q)) / len(texts_of(q)) / 5) * 5
     found = check_summary(q, f"Similar writers use about {n} words, no exclamation marks and emoji. This person says: hates queues.")
     assert found.claims == (f"about {n} words", "no exclamation marks", "emoji") and found.true == found.claims[:2] and found.invented_words
-    assert not check_summary(q, "This person sounds calm, and says: nothing.").invented_words  # which is true
+    assert not check_summary(q, "This person sounds calm, and says: nothing yet.").invented_words  # which is true
     report = measure({"adapter": [found, check_summary(q, "Nothing to check.")]}, "tiny", "style-1")
     assert report.true_share["adapter"].mean == pytest.approx(2 / 3) and report.true_share["adapter"].n == 1
     assert report.claims["adapter"].mean == 1.5 and report.invented_words["adapter"] == 0.5 and "66.7%" in str(report)
