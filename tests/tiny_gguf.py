@@ -34,7 +34,7 @@ WIDTH, N_LAYERS, N_HEADS = 64, 1, 2
 
 def save_tiny_gguf(path: Path, seed: int = 0, writes: str = "words") -> Path:
     """The model at ``path``; another ``seed`` is another model. ``writes`` "blanks" makes one that writes nothing but spaces, "the
-    same" one that hardly varies, "not a number" one whose weights are none."""
+    same" one that never varies, "not a number" one whose weights are none."""
     from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
     from gguf.quants import quantize
 
@@ -121,6 +121,7 @@ def _weights(tokens: list[str], counts: np.ndarray, seed: int, writes: str) -> d
         output[tokens.index("Ġ"), 0] = 20.0 * size
     if writes == "the same":
         output[[token for token in range(n) if token not in lines[0]], 0] -= 40.0 * size
+        output *= 8.0  # the most likely token, always
     if writes == "not a number":
         output[:] = np.nan
     made = {"token_embd.weight": embedded, "output.weight": output, "output_norm.weight": np.ones(WIDTH)}
