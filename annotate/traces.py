@@ -13,7 +13,7 @@ from typing import Any
 from annotate.fields import MAX_NAME
 from annotate.types import Candidate, Item
 from pat_core.metrics import copy_rate
-from pat_core.pipeline import COPY_WORDS, TEXT_SAMPLING
+from pat_core.pipeline import COPY_WORDS, text_sampling
 from pat_core.types import AGENTS, Alternative, Completion, Neighbor, Query, Reward, Role, Trace
 
 SAMPLES_SHOWN, WORDS_SHOWN = 4, 150
@@ -95,7 +95,7 @@ def _how(trace: Trace, written: Completion | None, reward: Reward, copied: float
     if written is not None:
         how |= {
             "messages": [list(message) for message in written.prompt.messages],
-            "sampler": asdict(replace(TEXT_SAMPLING, temperature=trace.options.temperature)),
+            "sampler": asdict(text_sampling(written.adapter, trace.options.temperature)),
             "adapters": {written.role: written.adapter} if written.adapter else {},
             "finish": written.finish,
         }

@@ -147,7 +147,8 @@ class WeightedDPOTrainer(DPOTrainer):
 
     def _measure(self, ratio: Tensor, z: Tensor, losses: Tensor, inputs: dict[str, Tensor]) -> None:
         """Notes the batch's ``MEASURES`` and weighted losses. kl: Schulman's estimate of KL(reference || policy) in nats a token, the mean
-        of p / ref - 1 - log(p / ref) over the pairs' own tokens; it takes them for the reference's, which wrote the rollouts."""
+        of p / ref - 1 - log(p / ref) over the pairs' own tokens; it takes them for the reference's, which wrote the
+        rollouts, and is far too high where a summary written from a part of the facts is improbable from all of them."""
         is_text = inputs["is_text"]
         chosen, rejected = is_text.sum(-1).float().mean(0)
         kl = (ratio.exp() - 1 - ratio).sum() / is_text.sum()

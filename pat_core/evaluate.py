@@ -34,7 +34,7 @@ from pat_core.llm.types import LLM, LLMError
 from pat_core.llm_judge import JudgeReport, judge_file
 from pat_core.llm_judge import render as render_judged
 from pat_core.llm_judge import settings_of as judge_settings
-from pat_core.pipeline import TEXT_SAMPLING, Workbench
+from pat_core.pipeline import TEXT_SAMPLING, UNTRAINED_PENALTY, Workbench
 from pat_core.predictions import Prediction, PredictionsFile, RunFacts, read_run
 from pat_core.progress import Progress, terminal_progress
 from pat_core.results_file import keep
@@ -324,6 +324,7 @@ def settings_of(corpus: Corpus, llm: LLM, wanted: Wanted) -> dict[str, Any]:
         **{n: list(v) if isinstance(v, tuple) else v for n, v in asdict(wanted).items()},
         "temperature": OPTIONS.temperature,
         **sampling,
+        "untrained_penalty": UNTRAINED_PENALTY,
         "engine": llm.name,
         "adapters": dict(sorted(llm.adapters.items())),
         "code": hashlib.sha256(b"".join((here / name).read_bytes() for name in CODE)).hexdigest()[:16],
@@ -334,7 +335,9 @@ def notes_of(wanted: Wanted, llm: LLM) -> tuple[str, ...]:
     """Sentences that a reader of the figures has to know."""
     trained = ", ".join(f"{role} {version}" for role, version in sorted(llm.adapters.items()))
     notes = [
-        f"Every system with a model writes {wanted.drafts} drafts for each text with the same model, decoding and length.",
+        f"Every system with a model writes {wanted.drafts} drafts for each text with the same model, temperature and length. Without an "
+        f"adapter repetition is penalized by {UNTRAINED_PENALTY}, with one by {TEXT_SAMPLING.frequency_penalty}: what suits each best, "
+        "chosen on other people.",
         "PaT chooses among its drafts by what it retrieved, the rivals by what their drafts have in common; nobody sees the reference.",
         "The targets of the people asked, and texts with the same words, leave the corpus before anything is trained or indexed, "
         "all of them or a fifth of the corpus at a time; every prompt was compared with the target that it is for.",

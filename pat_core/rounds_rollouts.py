@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pat_core import pipeline
-from pat_core.agents import SUMMARY_SAMPLING, agent_request, round_requests, summary_text
+from pat_core.agents import SUMMARY_SAMPLING, AgentFacts, agent_request, round_requests, summary_text
 from pat_core.config import Config
 from pat_core.corpus import Corpus, Part, hold_out, part_of, read_corpus
 from pat_core.credit import Dropped, Grid, Selected, grid_of, leave_one_out, raw_rewards, select, select_raw, sibling_credit
@@ -35,7 +35,8 @@ from pat_core.types import AGENTS, Agent, Completion, Draft, Prompt, Query, Revi
 from pat_core.warm_start import LONGEST, SHORTEST
 
 AT_ONCE = 96  # requests of one batch: at 96 OpenVINO takes four fifths of the time it takes at 32; more gains nothing
-SUMMARY_TEMPERATURE = 1.0  # warm-started agents hardly vary below it
+SUMMARY_TEMPERATURE = 0.5
+FACTS_KEPT = 0.6  # share of the facts that a candidate after the first is written from
 OPTIONS = RunOptions(rounds=1, n_drafts=1, alternatives=())
 Score = Callable[["Question", str], Reward]
 Likelihood = Callable[[Messages, str], float]  # mean log-probability of an answer's tokens, in nats
@@ -151,8 +152,7 @@ def text_request(llm: LLM, question: Question, style: str, topic: str, key: str,
     """What a run asks of the generator: the text from two summaries, '' for one left out."""
     words = question.evidence.context.target_words
     messages = text_messages(llm, question, style, topic)
-    sampling = replace(TEXT_SAMPLING, temperature=OPTIONS.temperature)
-    return pipeline.text_request(llm, key, messages, "generator", words, sampling, question.query.seed + seed)
+    return pipeline.text_request(llm, key, messages, "generator", words, OPTIONS.temperature, question.query.seed + seed)
 
 
 def take_notes(writer: Writer, asked: Sequence[Question], agents: Sequence[Agent] = AGENTS) -> list[Notes]:
@@ -203,19 +203,43 @@ def roll_out(writer: Writer, role: Role, asked: Sequence[Question], notes: Seque
 
 
 def _summaries(writer: Writer, agent: Agent, asked: Sequence[Question], k: int) -> list[list[Completion]]:
-    """Up to ``k`` different whole summaries of ``agent`` for each question."""
+    """Up to ``k`` different whole summaries of ``agent`` for each question, as answers to its whole prompt.
+
+    The first is written from all facts, each other one from a part of them, so that they differ in what they name: from the same facts a
+    trained agent names the same, whatever the temperature, and what is left to differ is chance or untrue.
+    """
     sampling = replace(SUMMARY_SAMPLING, temperature=SUMMARY_TEMPERATURE, top_p=TEXT_SAMPLING.top_p)
-    requests = [
-        replace(agent_request(writer.llm, agent, q.query, q.evidence.facts, None, sampling, q.query.seed + j), key=f"{i}-{j}")
-        for i, q in enumerate(asked)
-        for j in range(k)
-    ]
+    prompts, requests = [], []
+    for i, q in enumerate(asked):
+        rng = random.Random(f"facts-{agent}-{q.query.seed}")
+        for j in range(k):
+            facts = part_of_facts(q.evidence.facts, agent, rng) if j else q.evidence.facts
+            request = agent_request(writer.llm, agent, q.query, facts, None, sampling, q.query.seed + j)
+            if not j:
+                prompts.append(request.prompt)
+            requests.append(replace(request, key=f"{i}-{j}"))
     done = writer.write(requests, f"Summaries of the {agent} agent")
     found = []
-    for i in range(len(asked)):
+    for i, prompt in enumerate(prompts):
         whole = [c for j in range(k) if (c := done[f"{i}-{j}"]).text and c.finish != "length"]
-        found.append(list({c.text: c for c in whole}.values()))
+        found.append([replace(c, prompt=prompt) for c in {c.text: c for c in whole}.values()])
     return found
+
+
+def part_of_facts(facts: AgentFacts, agent: Agent, rng: random.Random) -> AgentFacts:
+    """``facts`` with about ``FACTS_KEPT`` of what ``agent`` can name; the length, a word of tone and a thing mentioned stay at least."""
+
+    def some(phrases: Sequence[str]) -> tuple[str, ...]:
+        return tuple(phrase for phrase in phrases if rng.random() < FACTS_KEPT)
+
+    if agent == "style":
+        length, *others = facts.style.cues
+        return replace(facts, style=replace(facts.style, cues=(length, *some(others)), tone=some(facts.style.tone) or facts.style.tone[:1]))
+    p = facts.topic.points
+    mentioned = some(p.mentioned) or p.mentioned[:1]
+    liked, disliked = (tuple(phrase for phrase in phrases if phrase in mentioned) for phrases in (p.liked, p.disliked))
+    kept = replace(p, mentioned=mentioned, liked=liked, disliked=disliked, praised_as=some(p.praised_as), blamed_as=some(p.blamed_as))
+    return replace(facts, topic=replace(facts.topic, points=kept))
 
 
 def trace_of(rollout: Rollout, candidate: int, engine: str) -> Trace:

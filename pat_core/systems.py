@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from pat_core import pipeline
 from pat_core.asked import Asked
 from pat_core.benchmark import VISITORS, Case, Task
 from pat_core.desk import Answer, Desk, Pick, Untrained, full_length, take_notes, write_drafts
@@ -133,8 +134,8 @@ def _rival_request(llm: LLM, asked: Asked, own: Sequence[Review], others: Sequen
         messages = pgraphrag_messages(case.query, theirs)
     else:
         messages = lamp_messages(case.query, mine) if mine else generator_messages(case.query)
-    budget = full_length(text_request(llm, asked.question, "", "", "", 0), asked.question)
-    return replace(budget, prompt=llm.prompt(messages), role="base")
+    words = asked.question.evidence.context.target_words
+    return full_length(pipeline.text_request(llm, "", messages, "base", words, OPTIONS.temperature, case.query.seed), asked.question)
 
 
 def _answer(case: Case, review: Review) -> str:

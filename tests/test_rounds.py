@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from tiny_model import save_tiny_model
 from annotate.lessons import lessons
 from annotate.store import open_store
 from annotate.types import Candidate, Item, Pair, pair_of
+from pat_core.agents import AgentFacts
 from pat_core.config import Config
 from pat_core.corpus import part_of
 from pat_core.credit import Dropped
@@ -24,8 +26,9 @@ from pat_core.faithfulness import check_summary, measure, texts_of
 from pat_core.graph import StyleGraph, open_style_graph
 from pat_core.llm.types import LLM, Request
 from pat_core.pipeline import Workbench
+from pat_core.points import Points
 from pat_core.preferences import Choice, Comparison
-from pat_core.prompts import Messages
+from pat_core.prompts import Messages, StyleFacts, TopicFacts
 from pat_core.rounds import RoundSettings, learn, open_base
 from pat_core.rounds_report import compared, fell, step_text, verdict
 from pat_core.rounds_rollouts import (
@@ -34,6 +37,7 @@ from pat_core.rounds_rollouts import (
     Stopped,
     Writer,
     comparison,
+    part_of_facts,
     questions,
     read_out,
     roll_out,
@@ -44,7 +48,7 @@ from pat_core.rounds_rollouts import (
 )
 from pat_core.topics import TopicSearch
 from pat_core.train import main
-from pat_core.types import ADAPTER_ROLES, Reward
+from pat_core.types import ADAPTER_ROLES, AGENTS, Reward
 
 ADAPTERS = {"style": "style-1", "topic": "topic-1", "generator": "generator-1"}
 
@@ -105,6 +109,33 @@ def test_style_candidates_are_written_with_one_partner_and_left_out_in_the_same_
     assert all("noted" in c.text for cell in rollout.texts for c in cell) and all("without style" in c.text for c in rollout.left_out)
     trace = trace_of(rollout, 1, "engine")
     assert trace.rounds[-1].style == rollout.candidates[1] and trace.output == rollout.texts[1][0].text
+
+
+def test_candidates_after_the_first_name_part_of_the_facts_and_answer_the_whole_prompt(bench, asked):
+    q = asked[0]
+    style = StyleFacts(
+        ("about 40 words", "first person (I)", "questions", "dashes"), ("personal", "calm"), ("so nice",), ("short and dry",)
+    )
+    topic = TopicFacts(
+        Points(("staff", "bed", "view"), ("staff", "view"), ("bed",), 4.0, False, 3, ("kind", "calm"), ("loud",)), ((4.0, "ok"),)
+    )
+    q = replace(q, evidence=replace(q.evidence, facts=AgentFacts(style, topic)))
+    writer = Writer(bench.llm)
+    notes = take_notes(writer, [q])
+    for agent in AGENTS:
+        bench.llm.requests.clear()
+        [rollout] = roll_out(writer, agent, [q], notes, 6, n_texts=1)
+        first, *others = (r.prompt for r in sorted((r for r in bench.llm.requests if r.role == agent), key=lambda r: r.seed))
+        assert {c.prompt for c in rollout.candidates} == {first} and len({first, *others}) > 3
+    parts = [part_of_facts(AgentFacts(style, topic), agent, random.Random(i)) for i in range(60) for agent in AGENTS]
+    for part in parts:
+        cues, p = part.style.cues, part.topic.points
+        assert (
+            cues[0] == "about 40 words" and set(cues) <= set(style.cues) and part.style.tone and part.style.statements == ("short and dry",)
+        )
+        assert p.mentioned and {*p.liked, *p.disliked} <= set(p.mentioned) <= {"staff", "bed", "view"} and part.topic.quotes == topic.quotes
+    assert all(any(f in part.style.cues for part in parts) and any(f not in part.style.cues for part in parts) for f in style.cues[1:])
+    assert {part.topic.points.blamed_as for part in parts} == {(), ("loud",)}
 
 
 def test_credit_of_a_summary_is_its_reward_above_the_text_without_it(bench, asked):

@@ -68,20 +68,27 @@ def test_a_planted_answer_is_refused_before_anything_is_asked(world):
     SYSTEMS["pgraphrag"].answer(desk, [asked[1]])
 
 
-def test_every_language_system_has_the_same_budget(world):
+def test_every_language_system_has_the_same_budget_and_an_untrained_model_a_stronger_penalty_on_repetition(world):
     llm, asked, desk = world
-    budgets = {}
+    budgets, penalties = {}, {}
     for name in ("none", "lamp", "pgraphrag", "pgraphrag-both", "pat-zero", "pat", "pat-style-only", "pat-topic-only", "pat-neither"):
         answers = SYSTEMS[name].answer(Desk(llm, desk.guard, drafts=3), asked)
         texts = [r for r in llm.requests if r.max_new_tokens != SUMMARY_TOKENS]  # all but the agents' notes
-        budgets[name] = [(r.max_new_tokens, r.min_new_tokens, r.sampling, r.seed, r.stop) for r in texts]
+        penalties[name] = {r.sampling.frequency_penalty for r in texts}
+        budgets[name] = [budget(r) for r in texts]
         llm.requests.clear()
         assert all(len(a.drafts) == 3 and a.text in a.drafts for a in answers)
     wanted = Counter(budgets["pat"])
     firsts = [full_length(text_request(llm, a.question, "", "", "", j), a.question) for a in asked for j in range(3)]
-    assert wanted == Counter((f.max_new_tokens, f.min_new_tokens, f.sampling, f.seed, f.stop) for f in firsts)
+    assert wanted == Counter(map(budget, firsts))
     assert {r[1] for r in budgets["none"]} == {int(0.9 * a.question.evidence.context.target_words) for a in asked}
     assert all(set(budgets[name]) == set(wanted) for name in budgets)
+    trained = {"pat", "pat-style-only", "pat-topic-only", "pat-neither"}
+    assert all(penalties[name] == ({0.2} if name in trained else {0.6}) for name in budgets)
+
+
+def budget(request):
+    return request.max_new_tokens, request.min_new_tokens, replace(request.sampling, frequency_penalty=0), request.seed, request.stop
 
 
 def test_roles_and_prompts_are_those_of_the_system(world):
