@@ -1,7 +1,8 @@
 """Every system of the evaluation: data and a function that answers many cases at once.
 
-All language systems share one model, one way of decoding, one number of drafts and one length for each question; they differ in what the
-prompt shows, and in what they may know when they choose among their drafts. Leaves out what answers are worth (``scoring``).
+All language systems share one model, one temperature, one number of drafts and one length for each question; they differ in what the
+prompt shows, in what they may know when they choose among their drafts, and without an adapter in the penalty on repetition that each
+kind writes best with. Leaves out what answers are worth (``scoring``).
 """
 
 from __future__ import annotations

@@ -78,6 +78,17 @@ def test_a_run_ends_with_a_whole_trace(bench):
     assert trace.rounds[0].style.text.startswith("Evidence: Similar writers")
 
 
+def test_a_model_without_an_adapter_is_kept_from_repeating_itself_more_strongly(bench):
+    penalties = {}
+    for adapters in ({"generator": "generator-1"}, {}):
+        bench.llm.adapters = adapters
+        bench.llm.requests.clear()
+        bench.run(QUERY)
+        for role in ("generator", "base"):
+            penalties[role, bool(adapters)] = {r.sampling.frequency_penalty for r in bench.llm.requests if r.role == role}
+    assert penalties == {("generator", True): {0.2}, ("generator", False): {0.6}, ("base", True): {0.6}, ("base", False): {0.6}}
+
+
 def test_the_second_round_reads_the_draft_and_stops_when_nothing_changes(bench):
     trace = bench.run(QUERY, RunOptions(rounds=4))
     assert len(trace.rounds) == 2 and trace.rounds[-1].settled  # the scripted agents never change their minds
