@@ -118,7 +118,7 @@ def _weights(tokens: list[str], counts: np.ndarray, seed: int, writes: str) -> d
         output[line[0], 1] += likely * size
     output[SPECIAL.index("<|im_end|>"), 0] = -6.0 * size
     if writes == "blanks":
-        output[tokens.index("Ġ"), 0] = 20.0 * size
+        output[tokens.index("Ġ"), 0] = 100.0 * size  # more than any penalty on repetition takes away
     if writes == "the same":
         output[[token for token in range(n) if token not in lines[0]], 0] -= 40.0 * size
         output *= 8.0  # the most likely token, always
